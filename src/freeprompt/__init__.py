@@ -1,0 +1,37 @@
+"""Tuning-free text-guided image editing with Stable Diffusion, and the tools to see why it works.
+
+Importing this package is cheap: torch, diffusers and transformers are imported when first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freeprompt import errors, methods
+    from freeprompt.api import Editor, EditResult, controlled, load
+
+__version__ = "0.1.0"
+
+__all__ = ["EditResult", "Editor", "__version__", "controlled", "errors", "load", "methods"]
+
+_HOME = {
+    "EditResult": "freeprompt.api",
+    "Editor": "freeprompt.api",
+    "controlled": "freeprompt.api",
+    "load": "freeprompt.api",
+    "errors": "freeprompt.errors",
+    "methods": "freeprompt.methods",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    from importlib import import_module
+
+    if name not in _HOME:
+        raise AttributeError(f"module 'freeprompt' has no attribute {name!r}")
+    module = import_module(_HOME[name])
+    return module if _HOME[name] == f"freeprompt.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
