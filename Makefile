@@ -1,0 +1,70 @@
+# Everything starts from Python and git alone; the environment is made on first use.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+CODE   := $(wildcard src tests tools benchmarks examples)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test slow check lint format types paths bench clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+	@echo "Extra arguments: make test ARGS='-k images'   Another Python: make venv PYTHON=python3.12"
+
+venv: $(VENV)/.dev ## Make .venv with the package, its extras and the developers' tools
+
+demo: $(VENV)/.core ## Edit pictures with the bundled model into out/demo
+	$(BIN)/freeprompt demo -o out/demo $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests that take seconds, on the CPU, without the network
+	$(PYTEST) $(ARGS)
+
+slow: $(VENV)/.dev ## Run the tests with trained weights
+	$(PYTEST) -m slow $(ARGS)
+
+check: lint types paths ## Check style, types and that no path of one machine is in the tree
+
+lint: $(VENV)/.dev ## Check style
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+types: $(VENV)/.dev ## Check types
+	$(BIN)/mypy
+
+# The brackets keep the pattern from finding itself; git grep exits with 1 when it finds nothing.
+paths: ## Check that no path of one machine is in the tree
+	@git grep -nIE --untracked '(^|[^.a-zA-Z0-9_-])/(work|root|home|opt|Users)[/]|file:/[/]/' -- . ; \
+	case $$? in 1) ;; 0) echo "The lines above hold a path of one machine." >&2; exit 1 ;; \
+	*) exit 2 ;; esac
+
+format: $(VENV)/.dev ## Put the code into shape
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+bench: $(VENV)/.dev ## Measure the methods on the bundled model
+	$(BIN)/freeprompt bench $(ARGS)
+
+clean: ## Remove the environment, caches and output
+	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "freeprompt needs Python 3.11 or newer; '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>&1). Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first, so that what follows finds it and cannot bring another build of it.
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) torch
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) --editable '.[all]' --group dev
+	@touch $@

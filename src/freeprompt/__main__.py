@@ -1,0 +1,6 @@
+"""`python -m freeprompt`."""
+
+from freeprompt.cli import main
+
+if __name__ == "__main__":
+    main()

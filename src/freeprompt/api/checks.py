@@ -1,0 +1,129 @@
+"""What can be refused before any work is done, and what is worth a warning after it."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from freeprompt.api.source import InvertedImage
+from freeprompt.core import Tape
+from freeprompt.core.params import Parameters, check_names
+from freeprompt.core.registry import Registry
+from freeprompt.errors import ConfigError, FreepromptWarning
+from freeprompt.inversion import INVERSIONS, Inversion
+from freeprompt.methods import METHODS, Method, Outcome, Task
+
+
+def checked_prompts(targets: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the target prompts as a tuple.
+
+    Raises:
+        ConfigError: if there is none, or one that says nothing.
+    """
+    prompts = (targets,) if isinstance(targets, str) else tuple(targets)
+    for prompt in prompts:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ConfigError(f"A target prompt must say something; got {prompt!r}.")
+    if not prompts:
+        raise ConfigError("There is no target prompt. Give at least one.")
+    return prompts
+
+
+def checked_guidance(guidance: Any) -> float:
+    """Return a usable guidance scale.
+
+    Raises:
+        ConfigError: if it is not a finite number of at least 0.
+    """
+    number = isinstance(guidance, (int, float)) and not isinstance(guidance, bool)
+    if not number or not math.isfinite(guidance) or guidance < 0:
+        raise ConfigError(f"guidance must be a number of at least 0; got {guidance!r}.")
+    return float(guidance)
+
+
+def check_source(source: Any, image: Any, *for_generated: Any) -> None:
+    """Check that there is one source, and that nothing contradicts it.
+
+    Raises:
+        ConfigError: if there is none, or noise or a size is given for a real image.
+    """
+    if source is None and image is None:
+        raise ConfigError(
+            "There is nothing to edit. Give source= (the prompt of a generated image) or image= "
+            "(a real one)."
+        )
+    if source is not None and not isinstance(source, str):
+        raise ConfigError(f"source must be a prompt; got {source!r}. Real images go into image=.")
+    if image is not None and any(value is not None for value in for_generated):
+        raise ConfigError(
+            "generator, latents, width and height belong to generated images; a real image brings "
+            "its own noise and size. Leave them out."
+        )
+
+
+def resolve(
+    method: str | Method, inversion: str | Inversion, parameters: Mapping[str, Any]
+) -> tuple[Method, Inversion]:
+    """Turn names and loose parameters into instances; each parameter goes to its owner.
+
+    Raises:
+        ConfigError: for an unknown name or a value out of range.
+    """
+    method_class, inversion_class = _class(METHODS, method), _class(INVERSIONS, inversion)
+    check_names(parameters, [method_class, inversion_class])
+    return _build(method_class, method, parameters), _build(inversion_class, inversion, parameters)
+
+
+def _class(registry: Registry[Any], given: Any) -> type[Any]:
+    return type(given) if isinstance(given, Parameters) else registry[given]
+
+
+def _build(owner: type[Any], given: Any, parameters: Mapping[str, Any]) -> Any:
+    mine = {name: value for name, value in parameters.items() if name in owner.specs()}
+    base = given.to_dict() if isinstance(given, Parameters) else {}
+    return owner.build({**base, **mine})
+
+
+def check_reuse(
+    image: InvertedImage, model: Any, source: str | None, method: Method, steps: int
+) -> None:
+    """Check that an inversion made earlier fits the edit at hand.
+
+    Raises:
+        ConfigError: saying what differs.
+    """
+    if image.model is not model:
+        raise ConfigError(
+            f"This image was inverted with another model ({image.model.name!r}); its noise means "
+            "nothing to this one. Invert it again."
+        )
+    if image.trajectory.steps != steps:
+        raise ConfigError(
+            f"This image was inverted with {image.trajectory.steps} steps, but the edit has "
+            f"{steps}. Use the same number, or invert again."
+        )
+    if source is not None and source != image.trajectory.prompt:
+        raise ConfigError(
+            f"This image was inverted with the source prompt {image.trajectory.prompt!r}, but the "
+            f"edit says {source!r}. Leave source out, or invert again."
+        )
+    if image.tape is None and method.while_inverting(Tape(), steps):
+        raise ConfigError(
+            "This method wants to record during the inversion, but the image was inverted without "
+            "it. Invert again with the same method and parameters."
+        )
+
+
+def notes_on(task: Task, outcome: Outcome) -> tuple[str, ...]:
+    """Say what the user should know of an edit that may not be one, and warn of it."""
+    notes = []
+    if task.source in task.targets:
+        notes.append(f"The target prompt {task.source!r} is the source prompt: nothing to edit.")
+    if not outcome.edited:
+        notes.append(
+            "The method's window or site selection is empty, so the targets are plain generations "
+            "that share nothing with the source but the noise."
+        )
+    for note in notes:
+        warnings.warn(note, FreepromptWarning, stacklevel=4)
+    return tuple(notes)

@@ -1,0 +1,322 @@
+"""`Editor`: one model, ready to edit."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freeprompt.api.checks import (
+    check_reuse,
+    check_source,
+    checked_guidance,
+    checked_prompts,
+    notes_on,
+    resolve,
+)
+from freeprompt.api.provenance import Provenance, peak_memory
+from freeprompt.api.result import EditResult
+from freeprompt.api.source import InvertedImage, checked_seed, start_noise
+from freeprompt.core import Tape
+from freeprompt.core.loop import Callback
+from freeprompt.errors import ConfigError
+from freeprompt.images import fit, resize, to_images, to_tensor
+from freeprompt.inversion import INVERSIONS, Inversion
+from freeprompt.methods import METHODS, Method, Outcome, Task
+from freeprompt.models import UNetModel, adapt, load_pipeline
+from freeprompt.models.fingerprint import fingerprint
+from freeprompt.picture import ImageInput, Picture, open_image
+
+
+def load(model: str | Path, *, device: str = "auto", dtype: str = "auto") -> "Editor":
+    """Load a model and return an editor for it.
+
+    Args:
+        model: A catalogue name (`freeprompt models` lists them), a folder in diffusers layout, or
+            a Hub id such as `owner/name`.
+        device: `auto` takes cuda, then mps, then cpu; or any torch device.
+        dtype: `auto` takes float16 on cuda and float32 elsewhere. `float32` on `cpu` is exact and
+            reproducible to the byte.
+
+    Raises:
+        UnknownModel: if it is none of the three.
+        ModelError: if it cannot be read, fetched or edited with.
+        ConfigError: for a device or dtype that does not exist here.
+    """
+    return Editor(load_pipeline(model, device=device, dtype=dtype), name=str(model))
+
+
+class Editor:
+    """Edits images with one diffusers pipeline, and leaves that pipeline as it found it.
+
+    Args:
+        pipe: A pipeline of the Stable Diffusion 1.x or 2.x family.
+        name: How messages and provenance call it; by default what it was loaded from.
+
+    Raises:
+        UnsupportedModel: if the pipeline is of another family.
+
+    Example:
+        >>> import freeprompt as fp
+        >>> editor = fp.load("tiny-sd", device="cpu")
+        >>> result = editor.edit("a red cat", source="a red dog", steps=4, seed=7)
+        >>> result.provenance.sample_forwards
+        16
+    """
+
+    def __init__(self, pipe: Any, *, name: str | None = None):
+        known = getattr(pipe, "name_or_path", "") or type(pipe).__name__
+        self.model = adapt(pipe, known if name is None else name)
+
+    @property
+    def pipe(self) -> Any:
+        """The diffusers pipeline."""
+        return self.model.pipe
+
+    @torch.no_grad()
+    def edit(
+        self,
+        targets: str | Sequence[str],
+        *,
+        source: str | None = None,
+        image: ImageInput | InvertedImage | None = None,
+        method: str | Method = "fpe",
+        inversion: str | Inversion = "ddim",
+        steps: int = 50,
+        guidance: float = 7.5,
+        negative: str = "",
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        native: bool = False,
+        callback: Callback | None = None,
+        **parameters: Any,
+    ) -> EditResult:
+        """Edit a generated or a real image towards one or more target prompts.
+
+        Args:
+            targets: One prompt, or several that share the source.
+            source: Prompt of the source. Needed for a generated image; for a real one it may say
+                what is there, and FPE does without.
+            image: A real image: file, PIL image, array, bytes, or the `InvertedImage` of an
+                earlier call, whose work is then not done again.
+            method: Name or instance; `freeprompt methods` lists them.
+            inversion: Name or instance; how a real image becomes noise.
+            steps: Number of denoising steps.
+            guidance: Guidance scale; at 1 or below prompts act without contrast to `negative`.
+            negative: Prompt of the unconditional rows.
+            seed: Of the start noise, drawn on the CPU. A real image needs none.
+            generator: Draws the noise instead of `seed`.
+            latents: The noise itself, (1, channels, height, width), unit variance.
+            width: Of a generated image in pixels; the model's own size by default.
+            height: Likewise.
+            native: Return edits of a real image at the size the model worked at, instead of the
+                size of the image.
+            callback: Called with a `Progress` after every step; what it raises ends the edit.
+            **parameters: Parameters of the method and the inversion, such as `share=0.6`.
+
+        Returns:
+            Pictures and provenance.
+
+        Raises:
+            ConfigError: for values that cannot be used.
+            ImageError: for a file that is no usable image.
+            ControlNeverFired: if nothing would have been edited although something should.
+            AlreadyAttached: if this model is editing right now.
+        """
+        prompts = checked_prompts(targets)
+        check_source(source, image, generator, latents, width, height)
+        seed, guidance = checked_seed(seed), checked_guidance(guidance)
+        how, via = resolve(method, inversion, parameters)
+        self.model.schedule(steps)  # refuses what it cannot be divided into
+        meter = _Meter(self.model)
+        inverted = None
+        if image is None:
+            size = self._generated_size(width, height)
+            start = start_noise(self.model, size, seed, generator, latents)
+        else:
+            inverted = self._inverted(image, source, how, via, steps, callback)
+            size, start = inverted.size, inverted.trajectory.start
+        task = Task(
+            targets=prompts,
+            source=(source or "") if inverted is None else inverted.trajectory.prompt,
+            start=start,
+            steps=steps,
+            guidance=guidance,
+            negative=negative,
+            trajectory=inverted.trajectory if inverted else None,
+            tape=inverted.tape if inverted and how.while_inverting(Tape(), steps) else None,
+            callback=callback,
+        )
+        outcome = how(self.model, task)
+        notes = notes_on(task, outcome)
+        images, flags = self._pictures(outcome.targets)
+        if inverted and not native:
+            images = [inverted.restore_size(picture) for picture in images]
+        provenance = Provenance(
+            **self._identity(),
+            **_asked(task, how, source),
+            **_of_image(inverted, notes),
+            **_done(outcome),
+            size=size,
+            native=native,
+            seed=seed if generator is None and latents is None else None,
+            flagged=tuple(flags),
+            **meter.read(),
+        )
+        return EditResult(
+            images=images,
+            provenance=provenance,
+            inverted=inverted,
+            generated=None if outcome.source is None else self._pictures(outcome.source)[0][0],
+        )
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image: ImageInput,
+        *,
+        source: str = "",
+        method: str | Method = "fpe",
+        inversion: str | Inversion = "ddim",
+        steps: int = 50,
+        callback: Callback | None = None,
+        **parameters: Any,
+    ) -> InvertedImage:
+        """Invert a real image once, to edit it many times with `edit(..., image=inverted)`.
+
+        Args:
+            image: File, PIL image, array or bytes.
+            source: What the image shows; empty is fine.
+            method: The method to come; some record tensors meanwhile.
+            inversion: Name or instance.
+            steps: Number of denoising steps of the edits to come.
+            callback: Called after every step.
+            **parameters: Parameters of the method and the inversion.
+
+        Raises:
+            ConfigError: for values that cannot be used.
+            ImageError: for a file that is no usable image.
+        """
+        how, via = resolve(method, inversion, parameters)
+        self.model.schedule(steps)  # refuses what it cannot be divided into
+        return self._inverted(image, source, how, via, steps, callback)
+
+    def _inverted(
+        self,
+        image: ImageInput | InvertedImage,
+        source: str | None,
+        how: Method,
+        via: Inversion,
+        steps: int,
+        callback: Callback | None,
+    ) -> InvertedImage:
+        if isinstance(image, InvertedImage):
+            check_reuse(image, self.model, source, how, steps)
+            return image
+        picture = open_image(image)
+        size = self._working_size(picture)
+        clean = self.model.encode_image(to_tensor(resize(picture.image, size)))
+        tape = Tape()
+        observers = how.while_inverting(tape, steps)
+        trajectory = via(
+            self.model,
+            clean,
+            steps=steps,
+            prompt=source or "",
+            controls=observers,
+            callback=callback,
+        )
+        return InvertedImage(
+            model=self.model,
+            picture=picture,
+            size=size,
+            trajectory=trajectory,
+            inversion=via,
+            tape=tape if observers else None,
+        )
+
+    def _working_size(self, picture: Picture) -> tuple[int, int]:
+        return fit(
+            picture.size,
+            area=self.model.native_size**2,
+            multiple=self.model.granularity,
+            shortest=self.model.shortest_side,
+        )
+
+    def _generated_size(self, width: int | None, height: int | None) -> tuple[int, int]:
+        native, unit = self.model.native_size, self.model.granularity
+        size = (native if width is None else width, native if height is None else height)
+        for name, value in zip(("width", "height"), size, strict=True):
+            if type(value) is not int or value % unit or value < self.model.shortest_side:
+                raise ConfigError(
+                    f"{name} must be a multiple of {unit} pixels, at least "
+                    f"{self.model.shortest_side}; got {value!r}. The model's own is {native}."
+                )
+        return size
+
+    def _pictures(self, latents: Tensor) -> tuple[list[Any], list[bool]]:
+        checked, flags = self.model.screen(self.model.decode(latents))
+        return to_images(checked), flags
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "model": self.model.name,
+            "model_fingerprint": fingerprint(self.pipe),
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+
+class _Meter:
+    """Measures one edit: sample-forwards, seconds, peak memory."""
+
+    def __init__(self, model: UNetModel):
+        self._model, self._forwards = model, model.sample_forwards
+        self._began = time.perf_counter()
+        if model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(model.device)
+
+    def read(self) -> dict[str, Any]:
+        return {
+            "sample_forwards": self._model.sample_forwards - self._forwards,
+            "seconds": round(time.perf_counter() - self._began, 3),
+            "peak_memory_bytes": peak_memory(self._model.device),
+        }
+
+
+def _asked(task: Task, method: Method, source: str | None) -> dict[str, Any]:
+    return {
+        "targets": task.targets,
+        "source": source if task.trajectory is None else task.source or None,
+        "negative": task.negative,
+        "method": METHODS.name_of(method),
+        "parameters": method.to_dict(),
+        "steps": task.steps,
+        "guidance": task.guidance,
+    }
+
+
+def _of_image(inverted: InvertedImage | None, notes: tuple[str, ...]) -> dict[str, Any]:
+    picture = inverted.picture if inverted else None
+    return {
+        "image": picture.name if picture else None,
+        "image_sha256": picture.sha256 if picture else None,
+        "image_size": picture.size if picture else None,
+        "notes": (*(picture.notes if picture else ()), *notes),
+        "inversion": INVERSIONS.name_of(inverted.inversion) if inverted else None,
+        "inversion_parameters": inverted.inversion.to_dict() if inverted else {},
+    }
+
+
+def _done(outcome: Outcome) -> dict[str, Any]:
+    sites = sorted({site for _, site in outcome.edited}, key=lambda s: (s.kind, s.index))
+    return {
+        "edited_sites": tuple(site.name for site in sites),
+        "edited_steps": len({step for step, _ in outcome.edited}),
+        "edited_pairs": len(outcome.edited),
+    }

@@ -1,0 +1,147 @@
+"""Where a picture comes from: everything needed to make it again, and what making it cost."""
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from freeprompt.errors import ConfigError
+from freeprompt.images import read_png_text
+
+PNG_KEY = "freeprompt"
+MEASURED = ("seconds", "peak_memory_bytes")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a picture depends on."""
+    found = {"python": platform.python_version()}
+    for package in ("freeprompt", "torch", "diffusers", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            found[package] = "unknown"
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """The recipe of an edit and its measured cost.
+
+    Attributes:
+        model: Name that the model was loaded by.
+        model_fingerprint: Hash over a sample of its weights.
+        device: Torch device of the denoiser.
+        dtype: Its dtype.
+        targets: Target prompts, in order.
+        source: Source prompt; None if none was given.
+        negative: Prompt of the unconditional rows.
+        image: File name of the real image as given; None for memory or for a generated source.
+        image_sha256: Hash of the real image, or None.
+        image_size: (width, height) of the real image, or None.
+        notes: What was changed on the way in, and warnings worth keeping.
+        size: (width, height) at which the model worked.
+        native: Whether results are left at that size.
+        method: Name of the method.
+        parameters: All its parameters.
+        inversion: Name of the inversion, or None.
+        inversion_parameters: All its parameters.
+        steps: Number of denoising steps.
+        guidance: Guidance scale.
+        seed: Seed of the start noise; None if the user gave the noise or a generator.
+        edited_sites: Names of the sites that were edited.
+        edited_steps: Number of steps in which something was edited.
+        edited_pairs: Number of (step, site) pairs that were edited.
+        sample_forwards: Samples that the denoiser evaluated for this edit, inversion included.
+        flagged: For each target, whether the pipeline's safety checker blackened it.
+        versions: Of Python and packages.
+        seconds: Wall-clock time of the edit, loading excluded.
+        peak_memory_bytes: Peak device memory; on a CPU the highest memory of the whole process.
+    """
+
+    model: str
+    model_fingerprint: str
+    device: str
+    dtype: str
+    targets: tuple[str, ...]
+    source: str | None
+    negative: str
+    image: str | None
+    image_sha256: str | None
+    image_size: tuple[int, int] | None
+    notes: tuple[str, ...]
+    size: tuple[int, int]
+    native: bool
+    method: str
+    parameters: dict[str, Any]
+    inversion: str | None
+    inversion_parameters: dict[str, Any]
+    steps: int
+    guidance: float
+    seed: int | None
+    edited_sites: tuple[str, ...]
+    edited_steps: int
+    edited_pairs: int
+    sample_forwards: int
+    flagged: tuple[bool, ...]
+    versions: dict[str, str] = field(default_factory=versions)
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON types."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what is the same on every run: all but the measurements."""
+        return {name: v for name, v in self.to_dict().items() if name not in MEASURED}
+
+    def png_text(self) -> dict[str, str]:
+        """Return the text chunk for a PNG; without measurements, so that bytes repeat."""
+        return {PNG_KEY: json.dumps(self.recipe(), ensure_ascii=False, sort_keys=True)}
+
+    @classmethod
+    def from_png(cls, path: str | Path) -> "Provenance":
+        """Read the provenance that a saved picture carries.
+
+        Raises:
+            ConfigError: if the file carries none, or one that cannot be read.
+            ImageError: if the file is not a complete PNG.
+        """
+        text = read_png_text(path).get(PNG_KEY)
+        if text is None:
+            raise ConfigError(
+                f"{str(path)!r} carries no freeprompt provenance. Give a PNG that freeprompt "
+                "saved; pictures that other programs have written anew have lost it."
+            )
+        try:
+            data = json.loads(text)
+            values: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in data.items()
+            }
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"The provenance in {str(path)!r} cannot be read ({error}). It may come from "
+                "another version of freeprompt."
+            ) from error
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak memory in bytes: of the device, or on a CPU of the process so far."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # not a Unix system
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

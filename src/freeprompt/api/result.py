@@ -1,0 +1,130 @@
+"""The result of an edit: pictures, their provenance, and writing both."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from freeprompt.api.provenance import Provenance
+from freeprompt.api.source import InvertedImage
+from freeprompt.errors import ConfigError
+from freeprompt.images import save_png, side_by_side, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditResult:
+    """Edited pictures and everything needed to make them again.
+
+    Attributes:
+        images: One picture a target, in the order of the targets.
+        provenance: Recipe and cost.
+        inverted: The real image and its inversion, ready for further edits; None for a generated
+            source.
+        generated: The generated source; None for a real image.
+    """
+
+    images: list[Image.Image]
+    provenance: Provenance
+    inverted: InvertedImage | None = None
+    generated: Image.Image | None = None
+
+    @property
+    def source(self) -> Image.Image:
+        """The generated source, or the *reconstruction* of the real image.
+
+        A reconstruction is computed when first asked for, at one sample-forward a step beyond
+        what the provenance reports for the edit. It is never the input passed off as one.
+        """
+        if self.inverted is None:
+            assert self.generated is not None
+            return self.generated
+        image = self.inverted.reconstruction
+        return image if self.provenance.native else self.inverted.restore_size(image)
+
+    @property
+    def reconstruction_psnr(self) -> float | None:
+        """PSNR in dB of the reconstruction against the VAE's own round trip; None if generated.
+
+        Above 30 dB the inversion kept what matters; below 20 dB expect edits to lose the source.
+        """
+        return None if self.inverted is None else self.inverted.psnr
+
+    def side_by_side(self) -> Image.Image:
+        """Return a labelled row: the source (with its reconstruction if computed), the edits."""
+        columns = [(f"edit: {t}", i) for t, i in zip(self.targets, self.images, strict=True)]
+        if self.inverted is None:
+            return side_by_side([(f"source: {self.provenance.source}", self.source), *columns])
+        if self.inverted.reconstructed:
+            label = f"reconstruction, {self.inverted.psnr:.1f} dB"
+            columns.insert(0, (label, self.source))
+        return side_by_side([("source: a real image", self.inverted.picture.image), *columns])
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target prompts."""
+        return self.provenance.targets
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return provenance and, where computed, the reconstruction error, as JSON types."""
+        data = self.provenance.to_dict()
+        if self.inverted is not None and self.inverted.reconstructed:
+            data["reconstruction_psnr_db"] = self.inverted.psnr
+        return data
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the pictures with their provenance inside, and a JSON sidecar.
+
+        Args:
+            path: A folder (made if missing), which gets one PNG a target, named after it, the
+                source, a labelled side-by-side and `result.json`; or, for a single target, a file
+                that ends in `.png`, which gets a `.json` beside it.
+
+        Returns:
+            The files written, edits first. Each is whole or not there at all.
+
+        Raises:
+            ConfigError: for a `.png` path and several targets.
+            SaveError: if something cannot be written.
+        """
+        path = Path(path)
+        text = self.provenance.png_text()
+        if path.suffix.lower() == ".png":
+            return self._save_single(path, text)
+        names = file_names(self.targets)
+        pictures = dict(zip(names, self.images, strict=True))
+        if self.inverted is None:
+            pictures["source.png"] = self.source
+        elif self.inverted.reconstructed:
+            pictures["reconstruction.png"] = self.source
+        for name, picture in pictures.items():
+            save_png(picture, path / name, text)
+        save_png(self.side_by_side(), path / "side-by-side.png", {})
+        write_json(path / "result.json", {**self.to_dict(), "files": names})
+        return [path / name for name in (*pictures, "side-by-side.png", "result.json")]
+
+    def _save_single(self, path: Path, text: dict[str, str]) -> list[Path]:
+        if len(self.images) != 1:
+            raise ConfigError(
+                f"{len(self.images)} targets do not fit into the one file {str(path)!r}. "
+                "Give a folder."
+            )
+        sidecar = path.with_suffix(".json")
+        save_png(self.images[0], path, text)
+        write_json(sidecar, self.to_dict())
+        return [path, sidecar]
+
+
+def file_names(targets: tuple[str, ...]) -> list[str]:
+    """Return a distinct file name for each prompt, such as `a-red-car.png`."""
+    names: list[str] = []
+    for target in targets:
+        stem = re.sub(r"[^\w]+", "-", target.lower()).strip("-")[:60] or "edit"
+        taken = [*names, "source.png", "reconstruction.png", "side-by-side.png"]
+        count, name = 1, f"{stem}.png"
+        while name in taken:
+            count += 1
+            name = f"{stem}-{count}.png"
+        names.append(name)
+    return names

@@ -1,0 +1,124 @@
+"""What an edit starts from: a real image that has been inverted, or start noise."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from freeprompt.core import Tape, Trajectory
+from freeprompt.core.loop import Callback
+from freeprompt.errors import ConfigError
+from freeprompt.images import psnr, resize, to_images
+from freeprompt.inversion import Inversion, reconstruct
+from freeprompt.models import UNetModel
+from freeprompt.picture import Picture
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertedImage:
+    """A real image with its inversion, to be edited as often as you like.
+
+    Attributes:
+        model: The model that inverted it.
+        picture: The image as it was read.
+        size: (width, height) at which the model works on it.
+        trajectory: The inversion.
+        inversion: How it was found.
+        tape: What a method recorded meanwhile, or None.
+    """
+
+    model: UNetModel
+    picture: Picture
+    size: tuple[int, int]
+    trajectory: Trajectory
+    inversion: Inversion
+    tape: Tape | None = None
+
+    @cached_property
+    def round_trip(self) -> Image.Image:
+        """The image through the VAE and back: the best that any edit of it could keep."""
+        return self._decode(self.trajectory.clean)
+
+    @cached_property
+    def reconstruction(self) -> Image.Image:
+        """The image denoised again from its own noise, at the model's size.
+
+        Computed when first asked for, at one sample-forward a step.
+        """
+        return self._decode(reconstruct(self.model, self.trajectory))
+
+    def reconstruct(self, callback: Callback) -> Image.Image:
+        """Compute the reconstruction now, if it is not there yet, reporting every step."""
+        if not self.reconstructed:
+            latent = reconstruct(self.model, self.trajectory, callback)
+            self.__dict__["reconstruction"] = self._decode(latent)
+        return self.reconstruction
+
+    @property
+    def psnr(self) -> float:
+        """PSNR in dB of the reconstruction against the VAE's round trip; higher is better."""
+        return psnr(self.reconstruction, self.round_trip)
+
+    @property
+    def reconstructed(self) -> bool:
+        """Whether the reconstruction has been computed already."""
+        return "reconstruction" in self.__dict__
+
+    @torch.no_grad()
+    def _decode(self, latent: Tensor) -> Image.Image:
+        return to_images(self.model.decode(latent))[0]
+
+    def restore_size(self, image: Image.Image) -> Image.Image:
+        """Bring a picture of the model's size back to the size of the image."""
+        return resize(image, self.picture.size)
+
+
+def start_noise(
+    model: UNetModel,
+    size: tuple[int, int],
+    seed: int,
+    generator: torch.Generator | None,
+    latents: Tensor | None,
+) -> Tensor:
+    """Return the noise of a generated source, (1, channels, height, width), unit variance.
+
+    It is drawn in float32 on the CPU (or where `generator` lives), so that a seed means the same
+    picture on every device.
+
+    Raises:
+        ConfigError: for a seed out of range, or latents of the wrong shape or not finite.
+    """
+    shape = model.latent_shape(*size)
+    if latents is not None:
+        _check_latents(latents, shape)
+        return latents.to(model.device, model.dtype)
+    if generator is None:
+        generator = torch.Generator("cpu").manual_seed(checked_seed(seed))
+    noise = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return noise.to(model.device, model.dtype)
+
+
+def checked_seed(seed: Any) -> int:
+    """Return a usable seed.
+
+    Raises:
+        ConfigError: if it is not a whole number from 0 to 2**63-1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"The seed must be a whole number from 0 to {MAX_SEED}; got {seed!r}.")
+    return seed
+
+
+def _check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(latents.shape) != shape:
+        raise ConfigError(
+            f"latents must have the shape {shape} for this size and model; got "
+            f"{tuple(latents.shape)}."
+        )
+    if not bool(torch.isfinite(latents).all()):
+        raise ConfigError("latents must be finite numbers of unit variance; some are nan or inf.")

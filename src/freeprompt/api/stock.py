@@ -1,0 +1,106 @@
+"""`controlled`: a method inside a stock diffusers call, where diffusers runs the loop."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freeprompt.core import PAIR, Rows, Run
+from freeprompt.errors import ControlNeverFired, FreepromptWarning, UnsupportedModel
+from freeprompt.methods import Method
+from freeprompt.models import UNetModel, adapt
+
+
+@contextmanager
+def controlled(pipe: Any, method: Method) -> Iterator[None]:
+    """Apply a method's controls while a stock pipeline call runs inside the with-block.
+
+    The first prompt of the call is the source, the others are targets:
+
+        with fp.controlled(pipe, fp.methods.FPE()):
+            images = pipe([source, target], latents=noise.expand(2, -1, -1, -1)).images
+
+    All rows must start from the same noise: pass `latents`, or as many equal generators as there
+    are prompts. The step is read from the timestep that the denoiser is given, never counted, so
+    schedulers that call it twice a step work too.
+
+    Args:
+        pipe: A pipeline of the Stable Diffusion 1.x or 2.x family.
+        method: The method, for example `fp.methods.FPE(share=0.6)`.
+
+    Raises:
+        ControlNeverFired: at the end of the block, if nothing was denoised or edited in it.
+        UnsupportedModel: if the call has no target row.
+        AlreadyAttached: if controls are attached to this model now.
+
+    Warns:
+        FreepromptWarning: if source and target start from different noise.
+    """
+    guest = _Guest(adapt(pipe, getattr(pipe, "name_or_path", "") or type(pipe).__name__), method)
+    with ExitStack() as undo:
+        guest.undo = undo
+        before = pipe.unet.register_forward_pre_hook(guest.before, with_kwargs=True)
+        undo.callback(before.remove)
+        after = pipe.unet.register_forward_hook(guest.after)
+        undo.callback(after.remove)
+        yield
+        if guest.run is None:
+            raise ControlNeverFired(
+                "Nothing was denoised inside controlled(): call the pipeline within the block."
+            )
+
+
+class _Guest:
+    """Attaches at the first call of the denoiser, when batch and schedule are known."""
+
+    def __init__(self, model: UNetModel, method: Method):
+        self.model, self.method = model, method
+        self.run: Run | None = None
+        self.undo = ExitStack()
+        self.step = ExitStack()
+
+    def before(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        sample = args[0] if args else kwargs["sample"]
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        steps = list(dict.fromkeys(float(t) for t in self.model.pipe.scheduler.timesteps))
+        step = steps.index(float(torch.as_tensor(timestep).flatten()[0]))
+        if self.run is None:
+            self.run = self._attach(sample, len(steps))
+        self.step.enter_context(self.run.at(step, (sample.shape[-2], sample.shape[-1])))
+
+    def after(self, unet: Any, args: Any, out: Any) -> None:
+        self.step.close()
+
+    def _attach(self, sample: Tensor, steps: int) -> Run:
+        rows = stock_rows(len(sample), self.model.pipe.do_classifier_free_guidance)
+        if any(not torch.equal(sample[i], sample[rows.source_of(i)]) for i in rows.targets()):
+            warnings.warn(
+                "Source and target start from different noise, so their layouts have nothing in "
+                "common to share. Pass latents=noise.expand(len(prompts), -1, -1, -1).",
+                FreepromptWarning,
+                stacklevel=2,
+            )
+        controls = self.method.controls(self.model, steps)
+        return self.undo.enter_context(self.model.attach(controls, rows))
+
+
+def stock_rows(batch: int, guided: bool) -> Rows:
+    """Return the rows of a stock pipeline's batch: all unconditional rows, then all conditional.
+
+    Args:
+        batch: Number of rows.
+        guided: Whether the first half is unconditional.
+
+    Raises:
+        UnsupportedModel: if there is no row left for a target.
+    """
+    prompts = batch // 2 if guided else batch
+    if prompts < 2:
+        raise UnsupportedModel(
+            "The pipeline call has one prompt; controlled() needs [source, target, ...]."
+        )
+    rows = PAIR if guided else PAIR.without(half="uncond")
+    return rows.with_targets(prompts - 1)

@@ -1,0 +1,39 @@
+"""All commands in one place."""
+
+from typing import Annotated
+
+import typer
+
+from freeprompt.cli import demo, edit, listings, train, world
+
+app = typer.Typer(
+    name="freeprompt",
+    help="Edit images with nothing but a target prompt, and see why it works.",
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Edit images with nothing but a target prompt, and see why it works."""
+    if version:
+        from freeprompt import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command("edit")(edit.edit)
+app.command("demo")(demo.demo)
+app.command("methods")(listings.methods)
+app.command("models")(listings.models)
+app.command("sites")(listings.sites)
+app.add_typer(world.app, name="world")
+app.add_typer(train.app, name="train")

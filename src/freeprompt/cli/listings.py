@@ -1,0 +1,128 @@
+"""`freeprompt methods`, `models` and `sites`: what there is."""
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from freeprompt.cli import show
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Show one method and its parameters.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the editing methods, or show one with its parameters."""
+    from freeprompt.methods import METHODS
+
+    if name is None:
+        rows = [(key, _summary(METHODS[key])) for key in METHODS]
+        if as_json:
+            show.print_json(dict(rows))
+        else:
+            show.print_table(("method", "what it does"), rows)
+        return
+    method = METHODS[name]
+    if as_json:
+        show.print_json({"method": name, "parameters": _parameters(method)})
+        return
+    typer.echo(inspect.cleandoc(method.__doc__ or ""))
+    show.print_table(
+        ("parameter", "default", "allowed", "what it is"),
+        [
+            (key, str(p["default"]), p["allowed"], f"{p['help']} ({p['source']})")
+            for key, p in _parameters(method).items()
+        ],
+    )
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models that can be loaded by name."""
+    from freeprompt.models import CATALOG
+
+    if as_json:
+        show.print_json(
+            {
+                name: {
+                    "summary": entry.summary,
+                    "size": entry.size,
+                    "licence": entry.licence,
+                    "available_offline": entry.embedded,
+                }
+                for name, entry in CATALOG.items()
+            }
+        )
+        return
+    show.print_table(
+        ("model", "pixels", "licence", "what it is"),
+        [(name, str(e.size), e.licence, e.summary) for name, e in CATALOG.items()],
+    )
+    typer.echo("A folder in diffusers layout or a Hub id (owner/name) will do as well.")
+
+
+def sites(
+    model: Annotated[str, typer.Argument(help="Catalogue name, folder or Hub id.")],
+    select: Annotated[
+        str, typer.Option(help="A site expression; what it selects is marked.")
+    ] = "self:below-top",
+    kind: Annotated[str, typer.Option(help="self, cross, feature or all.")] = "self",
+    as_json: AsJson = False,
+) -> None:
+    """List the addresses of a model's attention layers, in execution order."""
+    from freeprompt.core import Sites
+    from freeprompt.core.sites import KINDS
+    from freeprompt.errors import ConfigError
+    from freeprompt.models.catalog import load_sites
+
+    if kind not in (*KINDS, "all"):
+        raise ConfigError(f"--kind must be one of {', '.join(KINDS)}, all; got {kind!r}.")
+    known, size = load_sites(model)
+    chosen = set(Sites(select).select(known, model))
+    shown = [site for site in known if kind in ("all", site.kind)]
+    described = [
+        {
+            "name": site.name,
+            "kind": site.kind,
+            "layer": site.index,
+            "scale": site.scale,
+            "grid": list(site.grid(size, size)),
+            "selected": site in chosen,
+        }
+        for site in shown
+    ]
+    if as_json:
+        show.print_json(described)
+        return
+    show.print_table(
+        ("", "site", "layer", "from the output", "grid"),
+        [
+            (
+                "*" if site in chosen else "",
+                site.name,
+                str(site.index),
+                str(1 + sum(s.kind == site.kind for s in known) - site.index),
+                "x".join(map(str, site.grid(size, size))),
+            )
+            for site in shown
+        ],
+    )
+    typer.echo(f"{len(chosen)} selected by {select!r}, marked *.")
+
+
+def _summary(cls: type) -> str:
+    return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+
+
+def _parameters(cls: Any) -> dict[str, dict[str, Any]]:
+    defaults = cls().to_dict()
+    return {
+        name: {
+            "default": defaults[name],
+            "allowed": spec.allowed,
+            "help": spec.help,
+            "source": spec.source,
+        }
+        for name, spec in cls.specs().items()
+    }

@@ -1,0 +1,163 @@
+"""What an edit or an observation is: an object with four moments, all identity by default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from freeprompt.core.attention import Call, take
+from freeprompt.core.rows import Branch, Half, Rows
+from freeprompt.core.sites import Site, Sites
+from freeprompt.core.tape import Tape, TapeKey
+from freeprompt.core.window import Window
+
+TensorName = Literal["q", "k", "v"]
+NOWHERE = Sites("none")
+ALWAYS = Window(0, 2**31)
+
+
+class Control:
+    """Base of all controls. Override the moments you need; each returns what goes on.
+
+    Attributes:
+        sites: Where `qkv`, `probs` and `feature` are called. `none` for latents-only controls.
+        window: The steps in which the control acts.
+        needs_probs: Whether `probs` must be called, which materialises the map.
+        edits_probs: Whether the output is computed from what `probs` returns.
+        observes: Whether the control only looks; what it fires on is not counted as edited.
+    """
+
+    sites: Sites = NOWHERE
+    window: Window = ALWAYS
+    needs_probs: bool = False
+    edits_probs: bool = False
+    observes: bool = False
+
+    def qkv(self, call: Call) -> Call:
+        """Change queries, keys or values before the attention is computed."""
+        return call
+
+    def probs(
+        self, call: Call, probs: Float[Tensor, "batch heads query key"]
+    ) -> Float[Tensor, "batch heads query key"]:
+        """Read or change the attention map; each row sums to 1 over `key`."""
+        return probs
+
+    def feature(
+        self, site: Site, step: int, rows: Rows, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Change a convolution feature."""
+        return x
+
+    def latents(
+        self, step: int, rows: Rows, state: Mapping[Branch, Tensor]
+    ) -> Mapping[Branch, Tensor]:
+        """Change the latents at the end of a step; the source is already its exact self."""
+        return state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Control):
+    """Give target rows the source's tensors: with q and k, the source's attention map.
+
+    `softmax(Q_src K_src^T) V_tgt` is exactly the source's map applied to the target's values, so
+    the fused kernel does what the literature does by overwriting maps.
+
+    Args:
+        names: Which of q, k, v are shared.
+        sites: Where.
+        window: When.
+        half: Which target rows take: `cond`, `uncond` or `both`, each from its own half.
+        tape: Where the source comes from; None means from source rows in the same batch.
+
+    Raises:
+        MissingSource: if there is neither a source row in the batch nor a record on the tape.
+    """
+
+    names: tuple[TensorName, ...] = ("q", "k")
+    sites: Sites = field()  # field(): the base class's default must not become this one's
+    window: Window = field()
+    half: Half = "cond"
+    tape: Tape | None = None
+
+    def qkv(self, call: Call) -> Call:
+        shared = {name: self._share(name, getattr(call, name), call) for name in self.names}
+        return call.with_(**shared)
+
+    def _share(self, name: str, x: Tensor, call: Call) -> Tensor:
+        rows, targets = call.rows, call.rows.targets(self.half)
+        if self.tape is None:
+            return take(x, [rows.source_of(i) if i in targets else i for i in range(len(rows))])
+        parts = list(x)
+        for i in targets:
+            key = TapeKey(call.step, call.site.name, name, rows.rows[i].conditional)
+            parts[i] = self.tape.read(key, like=x)
+        return torch.stack(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareFeature(Control):
+    """Give target rows the source's convolution feature (Plug-and-Play, arXiv:2211.12572)."""
+
+    sites: Sites = field()  # field(): the base class's default must not become this one's
+    window: Window = field()
+    half: Half = "both"
+
+    def feature(self, site: Site, step: int, rows: Rows, x: Tensor) -> Tensor:
+        targets = rows.targets(self.half)
+        return take(x, [rows.source_of(i) if i in targets else i for i in range(len(rows))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Control):
+    """Save the source rows' q, k or v to a tape."""
+
+    names: tuple[TensorName, ...] = ("q", "k")
+    sites: Sites = field()  # field(): the base class's default must not become this one's
+    window: Window = field()
+    tape: Tape
+    observes = True
+
+    def qkv(self, call: Call) -> Call:
+        for i in call.rows.sources():
+            for name in self.names:
+                key = TapeKey(call.step, call.site.name, name, call.rows.rows[i].conditional)
+                self.tape.write(key, getattr(call, name)[i])
+        return call
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapStore(Control):
+    """Collect attention maps, averaged at capture so that a long run fits in memory.
+
+    Observing: the output still comes from the fused kernel, bit for bit as without it.
+
+    Args:
+        sites: Where.
+        window: When; maps are averaged over the steps of the window.
+        heads: `"mean"` averages the heads, `"each"` keeps them.
+
+    Attributes:
+        maps: Site name -> running mean, float32 on the CPU, (batch, heads, query, key), heads being
+            1 for `"mean"`. Each map sums to 1 over `key`.
+        counts: Site name -> number of maps averaged.
+    """
+
+    sites: Sites = field()
+    window: Window = ALWAYS
+    heads: Literal["mean", "each"] = "mean"
+    maps: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    counts: dict[str, int] = field(default_factory=dict, repr=False)
+    needs_probs = True
+    observes = True
+
+    def probs(self, call: Call, probs: Tensor) -> Tensor:
+        new = probs.detach()
+        new = (new.mean(1, keepdim=True) if self.heads == "mean" else new).float().cpu()
+        count = self.counts[call.site.name] = self.counts.get(call.site.name, 0) + 1
+        mean = self.maps.get(call.site.name, torch.zeros_like(new))
+        self.maps[call.site.name] = mean + (new - mean) / count
+        return probs

@@ -1,0 +1,92 @@
+"""The skeleton that most methods share: source and target side by side, tied by controls."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import Tensor
+
+from freeprompt.core import PAIR, TARGET, TRIPLE, Control, Model, Rows, Site, denoise
+from freeprompt.core.rows import Branch
+from freeprompt.methods.base import Method, Outcome, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoBranch(Method):
+    """Source and target denoised from the same noise in one batch, tied by controls.
+
+    A generated source keeps both its rows to the end, because its picture is wanted. The source of
+    a real image is pinned to the inversion's trajectory, so its own answer is never needed: it has
+    rows only in the steps in which a control reads them, and an unconditional row only if a
+    control reads that and it differs from the conditional one.
+    """
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a real source follows its trajectory instead of its own denoising."""
+        return True
+
+    @property
+    def reads_uncond(self) -> bool:
+        """Whether a control takes from the source's unconditional half."""
+        return False
+
+    def __call__(self, model: Model, task: Task) -> Outcome:
+        controls = self.controls(model, task.steps, task.tape)
+        schedule = model.schedule(task.steps)
+        text = {
+            "source": model.encode_text([task.source]),
+            "target": model.encode_text(task.targets),
+        }
+        null = model.encode_text([task.negative])
+        state: dict[Branch, Tensor] = {
+            "source": task.start,
+            "target": task.start.expand(len(task.targets), -1, -1, -1),
+        }
+        edited: list[tuple[int, Site]] = []
+        for rows, start, stop in self._segments(controls, task):
+            done = denoise(
+                model,
+                schedule,
+                state,
+                text=text,  # type: ignore[arg-type]
+                null=null,
+                rows=rows,
+                controls=controls,
+                guidance=task.guidance,
+                start=start,
+                stop=stop,
+                replay=task.trajectory if self.pinned else None,
+                callback=task.callback,
+            )
+            state = dict(done.state)
+            edited += done.edited
+        source = state["source"] if task.trajectory is None else None
+        return Outcome(targets=state["target"], source=source, edited=tuple(edited))
+
+    def _segments(self, controls: Sequence[Control], task: Task) -> Iterator[tuple[Rows, int, int]]:
+        """Cut the run where the source enters or leaves the batch: (rows, start, stop)."""
+        flags = [self._wants_source(controls, task, i) for i in range(task.steps)]
+        for wanted, group in groupby(range(task.steps), key=flags.__getitem__):
+            steps = list(group)
+            yield self._rows(wanted, task), steps[0], steps[-1] + 1
+
+    def _wants_source(self, controls: Sequence[Control], task: Task, step: int) -> bool:
+        if task.trajectory is None:
+            return True
+        if task.tape is not None:
+            return False
+        # a source that is not pinned must keep walking until its last reader
+        ahead = range(step, step + 1 if self.pinned else task.steps)
+        return any(c.sites and i in c.window for c in controls for i in ahead)
+
+    def _rows(self, with_source: bool, task: Task) -> Rows:
+        if not with_source:
+            rows = TARGET
+        elif task.trajectory is None or (self.reads_uncond and task.source != task.negative):
+            rows = PAIR
+        else:
+            rows = TRIPLE
+        if task.guidance <= 1:
+            rows = rows.without(half="uncond")
+        return rows.with_targets(len(task.targets))

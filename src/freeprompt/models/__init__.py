@@ -1,0 +1,12 @@
+"""Adapters from diffusers pipelines to the core, and ways to load them.
+
+The only package, with `freeprompt.train`, that imports diffusers and transformers, and only when
+a model is built or loaded.
+"""
+
+from freeprompt.models.catalog import CATALOG, Entry, load_pipeline
+from freeprompt.models.families import adapt
+from freeprompt.models.seam import attach, restored
+from freeprompt.models.unet import UNetModel
+
+__all__ = ["CATALOG", "Entry", "UNetModel", "adapt", "attach", "load_pipeline", "restored"]

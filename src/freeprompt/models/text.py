@@ -1,0 +1,50 @@
+"""Prompts to tokens, with nothing dropped in silence."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from freeprompt.errors import ConfigError, FreepromptWarning
+
+
+def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+    """Return token ids, (prompts, model_max_length), cut and padded as the text encoder needs.
+
+    Args:
+        tokenizer: A CLIP tokenizer.
+        prompts: Texts of any length.
+
+    Raises:
+        ConfigError: if a prompt is not text.
+
+    Warns:
+        FreepromptWarning: quoting what was cut off a prompt that is too long.
+    """
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise ConfigError(f"A prompt must be text; got {type(prompt).__name__} {prompt!r}.")
+        _warn_if_cut(tokenizer, prompt)
+    batch = tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    ids: Tensor = batch.input_ids
+    return ids
+
+
+def _warn_if_cut(tokenizer: Any, prompt: str) -> None:
+    limit = tokenizer.model_max_length
+    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+    if len(ids) > limit:
+        dropped = tokenizer.decode(ids[limit - 1 : -1]).strip()
+        warnings.warn(
+            f"The prompt has {len(ids)} tokens and the text encoder reads {limit}. "
+            f"Dropped: {dropped!r}.",
+            FreepromptWarning,
+            stacklevel=2,
+        )

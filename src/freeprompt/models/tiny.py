@@ -1,0 +1,128 @@
+"""Tiny random models of the real classes: for tests, docs and a first smoke run, no download."""
+
+from typing import Any
+
+import torch
+
+from freeprompt.core.schedule import Prediction
+
+WORDS = (
+    *("a", "an", "the", "of", "in", "on", "at", "red", "blue", "green", "black", "white"),
+    *("dog", "cat", "rabbit", "horse", "car", "photo", "park", "standing", "street", "night"),
+)
+
+
+def tiny_sd(
+    *,
+    seed: int = 0,
+    prediction: Prediction = "epsilon",
+    sample_size: int = 16,
+    channels: tuple[int, int, int, int] = (16, 16, 16, 16),
+    heads: int = 2,
+    width: int = 32,
+    vae_channels: tuple[int, ...] = (8, 8, 8, 8),
+) -> Any:
+    """Build a random `StableDiffusionPipeline` in exactly Stable Diffusion 1's anatomy.
+
+    Sixteen transformer blocks in SD 1's places, 8:1 between the finest and the coarsest grid, a
+    CLIP tokenizer that splits unknown words into letters. It draws noise, and draws it fast.
+
+    Args:
+        seed: Of the weights; the global random state is left as it was.
+        prediction: What the UNet is declared to predict; `v_prediction` stands for SD 2.x.
+        sample_size: Side of the latent grid.
+        channels: Channels of the four UNet levels, each divisible by 8.
+        heads: Attention heads.
+        width: Width of the text encoder.
+        vae_channels: Channels of the VAE levels; their number sets the pixels a latent cell.
+    """
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = tiny_tokenizer()
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=width,
+                intermediate_size=2 * width,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=77,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        unet = UNet2DConditionModel(
+            sample_size=sample_size,
+            block_out_channels=channels,
+            layers_per_block=2,
+            norm_num_groups=8,
+            down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+            up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+            cross_attention_dim=width,
+            attention_head_dim=heads,
+        )
+        levels = len(vae_channels)
+        vae = AutoencoderKL(
+            block_out_channels=vae_channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=1,
+            norm_num_groups=4,
+            latent_channels=4,
+            sample_size=sample_size * 2 ** (levels - 1),
+        )
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=sd_scheduler(prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for module in (vae, text, unet):
+        module.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def sd_scheduler(prediction: Prediction = "epsilon") -> Any:
+    """Return diffusers' DDIM scheduler as Stable Diffusion configures it."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+
+
+def tiny_tokenizer() -> Any:
+    """Return a CLIP tokenizer that knows `WORDS` and spells everything else."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer
+
+    pieces = sorted(ByteLevel.alphabet())
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    vocab |= {f"{piece}</w>": len(vocab) + i for i, piece in enumerate(pieces)}
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        spelled = [*word[:-1], f"{word[-1]}</w>"]
+        left = spelled[0]
+        for right in spelled[1:]:
+            if left + right not in vocab:
+                vocab[left + right] = len(vocab)
+                merges.append((left, right))
+            left += right
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)

@@ -1,0 +1,124 @@
+"""Stable Diffusion 1.x and 2.x: a UNet, one CLIP text encoder, a VAE."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from freeprompt.core import DDIM, Control, Rows, Run, Site, Text
+from freeprompt.models.seam import attach
+from freeprompt.models.text import tokenize
+from freeprompt.models.walk import unet_sites
+
+
+def latent_side(config: Mapping[str, Any]) -> int:
+    """Return the side of the square latents that a UNet with this config was trained on."""
+    size: int | list[int] = config["sample_size"]
+    return size if isinstance(size, int) else max(size)
+
+
+class UNetModel:
+    """Adapter for `StableDiffusionPipeline`; fulfils `freeprompt.core.Model`.
+
+    Args:
+        pipe: The pipeline; nothing in it is changed.
+        name: How messages and provenance call it.
+
+    Attributes:
+        sample_forwards: Number of samples the network has evaluated through this adapter.
+    """
+
+    def __init__(self, pipe: Any, name: str):
+        self.pipe = pipe
+        self.name = name
+        self.sample_forwards = 0
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """All seams, in execution order within each kind."""
+        return unet_sites(getattr(self.pipe.unet, "_orig_mod", self.pipe.unet))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser runs, also under CPU offload."""
+        device: torch.device = self.pipe._execution_device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the denoiser computes in."""
+        dtype: torch.dtype = self.pipe.unet.dtype
+        return dtype
+
+    @property
+    def granularity(self) -> int:
+        """Pixels a latent cell: picture sides must be multiples of this."""
+        return int(2 ** (len(self.pipe.vae.config.block_out_channels) - 1))
+
+    @property
+    def native_size(self) -> int:
+        """Side in pixels of the square pictures that the model was trained on."""
+        return latent_side(self.pipe.unet.config) * self.granularity
+
+    @property
+    def shortest_side(self) -> int:
+        """Smallest side in pixels that leaves a cell at the coarsest grid."""
+        return self.granularity * 2 ** max(site.halvings for site in self.sites)
+
+    def schedule(self, steps: int) -> DDIM:
+        """Return DDIM on the checkpoint's own noise levels."""
+        return DDIM.from_config(self.pipe.scheduler.config, steps)
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Return (1, channels, height, width) of the latent of a picture of that many pixels."""
+        channels = int(self.pipe.unet.config.in_channels)
+        return 1, channels, height // self.granularity, width // self.granularity
+
+    def encode_text(self, prompts: Sequence[str]) -> Text:
+        """Encode prompts, one row each, (prompts, tokens, width)."""
+        ids = tokenize(self.pipe.tokenizer, prompts).to(self.device)
+        mask = None
+        if getattr(self.pipe.text_encoder.config, "use_attention_mask", False):
+            mask = (ids != self.pipe.tokenizer.pad_token_id).long()
+        states = self.pipe.text_encoder(ids, attention_mask=mask)[0]
+        return Text(states.to(self.dtype))
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        """Encode a picture in [-1, 1] as the scaled mean of the VAE's posterior."""
+        vae = self.pipe.vae
+        posterior = vae.encode(x.to(self.device, vae.dtype)).latent_dist
+        return (posterior.mean * vae.config.scaling_factor).to(self.dtype)  # type: ignore[no-any-return]
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Decode scaled latents, one at a time, to float32 pictures nominally in [-1, 1]."""
+        vae = self.pipe.vae
+        scaled = x.to(vae.dtype) / vae.config.scaling_factor
+        return torch.cat([vae.decode(one[None], return_dict=False)[0].float() for one in scaled])
+
+    def screen(self, images: Tensor) -> tuple[Tensor, list[bool]]:
+        """Run the pipeline's safety checker, if it has one.
+
+        Args:
+            images: Pictures in [-1, 1].
+
+        Returns:
+            The pictures, those that were flagged blackened, and the flags.
+        """
+        if getattr(self.pipe, "safety_checker", None) is None:
+            return images, [False] * len(images)
+        checked, flags = self.pipe.run_safety_checker(images, self.device, self.dtype)
+        return checked, list(flags)
+
+    def predict(self, x: Tensor, timestep: int, text: Text) -> Tensor:
+        """Return the network's raw answer, and add the batch to `sample_forwards`."""
+        self.sample_forwards += len(x)
+        # a tensor, as the stock pipeline passes: a plain number would recompile at every step
+        t = torch.tensor(timestep, device=x.device)
+        return self.pipe.unet(x, t, encoder_hidden_states=text.states, return_dict=False)[0]  # type: ignore[no-any-return]
+
+    def attach(self, controls: Sequence[Control], rows: Rows) -> AbstractContextManager[Run]:
+        """Install controls for the length of a with-block and restore the model exactly."""
+        return attach(self.pipe.unet, self.sites, controls, rows, self.name)

@@ -1,0 +1,140 @@
+"""The modules of emoji-sd, each the stock class in Stable Diffusion 1's shape."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from freeprompt.train.config import ModelConfig, VAEConfig
+
+TRAIN_TIMESTEPS = 1000
+
+
+def build_vae(config: VAEConfig) -> nn.Module:
+    """Build the autoencoder: three levels, so that a latent is 4 times smaller than the image."""
+    vae: nn.Module = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=config.latent_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers_per_block,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=config.norm_groups,
+        sample_size=config.resolution,
+    )
+    return vae
+
+
+def build_unet(model: ModelConfig, vae: VAEConfig) -> nn.Module:
+    """Build the denoiser with SD1's sixteen transformer blocks in SD1's places."""
+    unet: nn.Module = UNet2DConditionModel(
+        sample_size=vae.latent_size,
+        in_channels=vae.latent_channels,
+        out_channels=vae.latent_channels,
+        layers_per_block=2,
+        block_out_channels=model.channels,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=model.text_width,
+        attention_head_dim=model.heads,
+        norm_num_groups=model.norm_groups,
+    )
+    return unet
+
+
+def build_text_encoder(config: ModelConfig, tokenizer: CLIPTokenizer) -> nn.Module:
+    """Build the causal text encoder for the tokenizer's vocabulary and 77 positions."""
+    encoder: nn.Module = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_width,
+            intermediate_size=4 * config.text_width,
+            projection_dim=config.text_width,
+            num_hidden_layers=config.text_layers,
+            num_attention_heads=config.text_heads,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    return encoder
+
+
+def build_scheduler(config: ModelConfig) -> DDIMScheduler:
+    """Build SD1's noise schedule; every setting that has a differing default is spelt out."""
+    return DDIMScheduler(
+        num_train_timesteps=TRAIN_TIMESTEPS,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=config.prediction,
+    )
+
+
+@torch.no_grad()
+def centre_latents(vae: Any, mean: Tensor) -> None:
+    """Move the mean of the latents to zero without changing what the autoencoder computes.
+
+    Stable Diffusion 1 has a factor for latents but no shift, so the shift goes into the two 1x1
+    convolutions on either side of the latent.
+
+    Args:
+        vae: The autoencoder; changed in place.
+        mean: Mean of its latents per channel, `(channels,)`, unscaled.
+    """
+    mean = mean.to(vae.quant_conv.bias)
+    kernel = vae.post_quant_conv.weight[:, :, 0, 0]
+    vae.post_quant_conv.bias += kernel @ mean
+    vae.quant_conv.bias[: len(mean)] -= mean
+
+
+def assemble(
+    vae: nn.Module,
+    text_encoder: nn.Module,
+    tokenizer: CLIPTokenizer,
+    unet: nn.Module,
+    config: ModelConfig,
+) -> StableDiffusionPipeline:
+    """Put the parts together as a stock pipeline without safety checker."""
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _load_as_float32(path: Path) -> None:
+    """Have transformers load half-precision weights as float32, which diffusers does by itself.
+
+    Otherwise the text encoder of a pipeline that was loaded without a dtype would be in half
+    precision and its UNet in single precision.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+
+
+def save_pipeline(
+    pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype = torch.float16
+) -> int:
+    """Save a pipeline as `from_pretrained` wants it; the pipeline takes on `dtype`.
+
+    Returns:
+        Size of the folder in bytes.
+    """
+    pipeline.to(dtype=dtype).save_pretrained(folder, safe_serialization=True)
+    _load_as_float32(folder / "text_encoder" / "config.json")
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
