@@ -59,6 +59,8 @@ def edit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Edit a generated image (--source) or a real one (--image) towards each TARGET."""
+    from freeprompt.api import load
+
     asked = {
         "source": source,
         "method": method,
@@ -71,13 +73,12 @@ def edit(
         "height": height,
         **parse_settings(settings or []),
     }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     check_out(out, image, len(targets or ()))
     if again is None:
-        editor = _load(model or DEFAULT_MODEL, device, dtype or "auto", as_json)
-        result = _run(
-            editor, as_json, reconstruct, targets or [], image=image, native=native, **given
-        )
+        editor = load(model or DEFAULT_MODEL, device=device, dtype=dtype or "auto")
+        given |= {"image": image, "native": native}
+        result = _run(editor, as_json, reconstruct, targets or [], **given)
     else:
         if targets or native or given:
             raise ConfigError(
@@ -116,16 +117,10 @@ def check_out(out: str, image: str | None, targets: int) -> None:
     if path.suffix.lower() == ".png":
         if targets > 1:
             raise ConfigError(
-                f"{targets} targets do not fit into the one file {out!r}. Give a folder."
+                f"{targets} targets do not fit into one file ({out!r}): give a folder."
             )
     elif path.exists() and not path.is_dir():
         raise ConfigError(f"-o {out!r} is a file that is no .png. Give a folder or a .png name.")
-
-
-def _load(model: str, device: str, dtype: str, as_json: bool) -> "Editor":
-    from freeprompt.api import load
-
-    return load(model, device=device, dtype=dtype)
 
 
 def _run(
@@ -147,7 +142,7 @@ def _repeat(
     as_json: bool,
     reconstruct: bool,
 ) -> "EditResult":
-    from freeprompt.api import Provenance
+    from freeprompt.api import Provenance, load
 
     recipe = Provenance.from_png(png)
     if recipe.image_sha256 is not None:
@@ -157,7 +152,7 @@ def _repeat(
             f"{png!r} was made from noise that its maker supplied, which it does not carry. "
             "It can be made again only in Python, with the same latents or generator."
         )
-    editor = _load(model or recipe.model, device, dtype or recipe.dtype, as_json)
+    editor = load(model or recipe.model, device=device, dtype=dtype or recipe.dtype)
     result = _run(
         editor,
         as_json,

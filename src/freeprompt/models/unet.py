@@ -16,8 +16,8 @@ from freeprompt.models.walk import unet_sites
 
 def latent_side(config: Mapping[str, Any]) -> int:
     """Return the side of the square latents that a UNet with this config was trained on."""
-    size: int | list[int] = config["sample_size"]
-    return size if isinstance(size, int) else max(size)
+    size = config["sample_size"]
+    return int(size) if isinstance(size, int) else max(int(side) for side in size)
 
 
 class UNetModel:
@@ -66,7 +66,7 @@ class UNetModel:
     @property
     def shortest_side(self) -> int:
         """Smallest side in pixels that leaves a cell at the coarsest grid."""
-        return self.granularity * 2 ** max(site.halvings for site in self.sites)
+        return self.granularity << max(site.halvings for site in self.sites)
 
     def schedule(self, steps: int) -> DDIM:
         """Return DDIM on the checkpoint's own noise levels."""
