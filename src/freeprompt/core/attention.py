@@ -36,7 +36,6 @@ class Call:
         mask: Boolean or additive mask, broadcastable to (batch, heads, query, key), or None.
         scale: Factor on the scores; None means 1/sqrt(head_dim).
         grid: (height, width) of the query tokens at this site.
-        hit: Which attention of the module this is: 0, or 1 for the image tokens of an IP-Adapter.
         options: Remaining keyword arguments for the fused kernel.
     """
 
@@ -48,7 +47,6 @@ class Call:
     mask: Tensor | None = None
     scale: float | None = None
     grid: tuple[int, int] = (0, 0)
-    hit: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -144,18 +144,21 @@ def _delegate_class(inner: Any, is_module: bool) -> type:
         def __init__(self, inner: Any, site: Site, run: Run, name: str):
             super().__init__()
             self.inner, self.site, self.run, self.name = inner, site, run, name
+            self.mode = _Interceptor(site, run, name)
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             if not self.run.live[self.site]:
                 return self.inner(*args, **kwargs)
-            with _Interceptor(self.site, self.run, self.name) as mode:
+            self.mode.before = len(self.run.hits)
+            with self.mode:
                 out = self.inner(*args, **kwargs)
-            if not mode.hit:
+            if len(self.run.hits) == self.mode.before:
                 raise UnsupportedModel(
                     f"{type(self.inner).__name__} at {self.site.name} of {self.name!r} computes "
                     "attention without F.scaled_dot_product_attention, so nothing can be edited "
-                    "there. Use the default processors: switch off attention slicing, xformers "
-                    "and other attention backends (pipe.unet.set_default_attn_processor())."
+                    "there. Go back to diffusers' default: pipe.disable_attention_slicing(), "
+                    "pipe.disable_xformers_memory_efficient_attention(), or "
+                    "pipe.unet.set_attn_processor(AttnProcessor2_0())."
                 )
             return out
 
@@ -164,12 +167,16 @@ def _delegate_class(inner: Any, is_module: bool) -> type:
 
 
 class _Interceptor(TorchFunctionMode):
-    """Sends the fused attention calls of one processor call through `attend`."""
+    """Sends the fused attention calls of one processor call through `attend`.
+
+    It is made once a site and run, and keeps no state but `before`, the number of hits when the
+    processor was entered: torch.compile loses what a mode that is made in a graph counts itself.
+    """
 
     def __init__(self, site: Site, run: Run, name: str):
         super().__init__()
         self.site, self.run, self.name = site, run, name
-        self.hit = 0
+        self.before = 0
 
     def __torch_function__(
         self,
@@ -178,10 +185,9 @@ class _Interceptor(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        self.hit += 1
-        if self.hit > 1:  # the image tokens of an IP-Adapter: not the text's attention
+        # a second attention in one module is an IP-Adapter's, to image tokens: not the text's
+        first = len(self.run.hits) == self.before
+        if func is not F.scaled_dot_product_attention or not first:
             return func(*args, **(kwargs or {}))
         self.run.hits.append(self.site)
         return attend(self._call(*args, **(kwargs or {})), self.run.live[self.site])

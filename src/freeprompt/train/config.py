@@ -48,7 +48,7 @@ class ModelConfig:
         prediction: What the UNet predicts.
     """
 
-    channels: tuple[int, int, int, int] = (64, 128, 176, 176)
+    channels: tuple[int, int, int, int] = (64, 128, 160, 176)
     heads: int = 4
     norm_groups: int = 16
     text_width: int = 192
@@ -67,7 +67,7 @@ class JudgeConfig:
     """
 
     resolution: int = 64
-    channels: tuple[int, int, int, int] = (32, 64, 128, 192)
+    channels: tuple[int, int, int, int] = (32, 64, 128, 160)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class TrainConfig:
     rate: float
     warmup: int = 200
     decay: bool = False
-    optimiser: Optimiser = "adamw"
+    optimiser: Optimiser = "muon"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     ema: float = 0.999
@@ -119,7 +119,8 @@ class Preset:
 
     Attributes:
         cache: Scenes whose latents are computed once, before the denoiser is trained.
-        held_out: Scenes or images used by a validation.
+        held_out: Scenes used by a validation.
+        sheet: Prompts drawn by a validation of the denoiser, at most 24.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Preset:
     judge_train: TrainConfig
     cache: int
     held_out: int = 64
+    sheet: int = 24
 
 
 _TINY_TRAIN = TrainConfig(
@@ -155,14 +157,15 @@ PRESETS = {
         judge_train=_TINY_TRAIN,
         cache=8,
         held_out=4,
+        sheet=2,
     ),
     "cpu64": Preset(
         name="cpu64",
         vae=VAEConfig(),
         model=ModelConfig(),
         judge=JudgeConfig(),
-        vae_train=TrainConfig(batch=8, steps=20_000, rate=1e-3, ema=0.998, threads=2),
-        model_train=TrainConfig(batch=32, steps=1_000_000, rate=8e-4, ema=0.9995, threads=2),
+        vae_train=TrainConfig(batch=8, steps=20_000, rate=1e-3, warmup=50, ema=0.998, threads=2),
+        model_train=TrainConfig(batch=32, steps=1_000_000, rate=1e-3, ema=0.9995, threads=2),
         judge_train=TrainConfig(batch=32, steps=4_000, rate=2e-3, decay=True, ema=0.995, threads=2),
         cache=40_000,
     ),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from freeprompt.errors import ConfigError
 from freeprompt.train.config import TrainConfig
-from freeprompt.train.optim import build_optimiser
+from freeprompt.train.optim import build_optimiser, enter_thread
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -139,11 +139,11 @@ class Trainer:
         self.task, self.config, self.run = task, config, run
         self.step = 0
         self.parameters = [p for p in task.module.parameters() if p.requires_grad]
-        self.pool = ThreadPoolExecutor(config.threads, initializer=self.enter_thread)
-        self.ema = EMA(task.module, config.ema)
-        self.optimiser = build_optimiser(
-            task.module, config.optimiser, config.rate, config.betas, config.weight_decay
+        self.pool = ThreadPoolExecutor(
+            config.threads, initializer=enter_thread, initargs=(config.threads,)
         )
+        self.ema = EMA(task.module, config.ema)
+        self.optimiser = build_optimiser(task.module, config)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -204,12 +204,6 @@ class Trainer:
         """Compute the loss and the gradients of one share of a batch of `whole` items."""
         loss = self.task.loss(*tensors) * (len(tensors[0]) / whole)
         return float(loss.detach()), list(torch.autograd.grad(loss, self.parameters))
-
-    def enter_thread(self) -> None:
-        """Prepare a thread of the pool; both settings belong to the thread."""
-        if self.config.threads > 1:
-            torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # AdamW's second moments sink that low.
 
     def validate(self) -> dict[str, float]:
         """Measure the averaged weights and log the result."""

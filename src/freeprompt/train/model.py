@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -26,7 +26,7 @@ from freeprompt.train.data import Seeds, batches, render, scene_at, step_generat
 from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
 from freeprompt.train.sheet import write_sheet
 from freeprompt.train.tokenizer import build_tokenizer
-from freeprompt.train.vae import encode
+from freeprompt.train.vae import encode, load_vae
 from freeprompt.world import vocabulary
 
 EMPTY_PROMPTS = 0.1
@@ -60,16 +60,18 @@ SHEET_PROMPTS = (
 
 
 def loss_weight(snr: Tensor, prediction: str) -> Tensor:
-    """Weigh the squared error so that no noise level with little noise dominates (min-SNR-5).
+    """Weigh the squared error so that noise levels with hardly any noise do not dominate.
+
+    In terms of the predicted velocity the weight is 1 up to `MAX_SNR` and falls beyond.  That is
+    min-SNR-5 (Hang et al., arXiv:2303.09556) but for one: the levels with much noise keep their
+    full weight. On a grid this small it is there that the kind of subject is decided.
 
     Args:
         snr: Signal-to-noise ratio of each latent, above 0.
         prediction: `v_prediction` or `epsilon`: what the error is of.
-
-    Source: Hang et al., arXiv:2303.09556, for both predictions.
     """
-    clipped = snr.clamp(max=MAX_SNR)
-    return clipped / (snr + 1) if prediction == "v_prediction" else clipped / snr
+    velocity = (snr + 1).clamp(max=MAX_SNR) / (snr + 1)
+    return velocity if prediction == "v_prediction" else velocity * (snr + 1) / snr
 
 
 def stratified_timesteps(batch: int, generator: torch.Generator) -> Tensor:
@@ -111,6 +113,7 @@ class ModelTask:
         device: torch.device,
     ) -> None:
         self.sizes, self.config, self.device = preset.model, config, device
+        self.sheet = preset.sheet
         self.vae, self.cache = vae.to(device), cache
         self.tokenizer = build_tokenizer(vocabulary())
         self.text_encoder: Any = build_text_encoder(preset.model, self.tokenizer)
@@ -177,8 +180,9 @@ class ModelTask:
         timesteps = stratified_timesteps(len(latents), generator)
         tokens = tokenise(self.tokenizer, prompts).to(self.device)
         errors = self.errors(latents, tokens, timesteps, noise)
-        images = draw_prompts(self.pipeline(), SHEET_PROMPTS, steps=25, guidance=5.0)
-        write_sheet(folder / f"sheet-{step:07d}.png", images, 8, SHEET_PROMPTS)
+        prompts = SHEET_PROMPTS[: self.sheet]
+        images = draw_prompts(self.pipeline(), prompts, steps=25, guidance=5.0)
+        write_sheet(folder / f"sheet-{step:07d}.png", images, 8, prompts)
         loss = self.weighted(errors, timesteps).mean()
         return {"held_out_loss": float(loss), "held_out_error": float(errors.mean())}
 
@@ -228,21 +232,10 @@ def draw_prompts(
     return (images * 255).round().astype("uint8")
 
 
-def load_vae(folder: Path) -> Any:
-    """Load a finished autoencoder.
-
-    Raises:
-        ModelError: if the folder holds none.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no autoencoder (no config.json). Train one first.")
-    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
-
-
 def _warm_start(task: ModelTask, folder: Path) -> None:
     """Give the networks the weights of a saved pipeline."""
     try:
-        saved = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        saved = StableDiffusionPipeline.from_pretrained(folder)
         task.unet.load_state_dict(saved.unet.state_dict())
         task.text_encoder.load_state_dict(saved.text_encoder.state_dict())
     except (OSError, RuntimeError, ValueError) as error:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
+from freeprompt.errors import ModelError
 from freeprompt.train.anatomy import build_vae, centre_latents
 from freeprompt.train.config import Preset, TrainConfig, VAEConfig
 from freeprompt.train.data import (
@@ -140,12 +142,46 @@ def normalise_latents(vae: Any, sizes: VAEConfig, count: int) -> np.ndarray:
     return spread
 
 
-def train_vae(preset: Preset, config: TrainConfig, run: Run, device: torch.device) -> Trainer:
-    """Train the autoencoder and leave its averaged weights in `run.folder / "vae"`."""
+def train_vae(
+    preset: Preset,
+    config: TrainConfig,
+    run: Run,
+    device: torch.device,
+    init: Path | None = None,
+) -> Trainer:
+    """Train the autoencoder and leave its averaged weights in `run.folder / "vae"`.
+
+    Args:
+        preset: Sizes.
+        config: How to train.
+        run: Where, and when to stop.
+        device: Where to train.
+        init: Finished autoencoder whose decoder is trained on, or None. Its encoder stays as it
+            is, so that latents cached with it, and a denoiser trained on them, stay valid.
+
+    Raises:
+        ModelError: if `init` cannot be loaded.
+    """
     torch.manual_seed(Seeds.VAE + config.seed)
-    trainer = fit(VAETask(preset.vae, config, device, preset.held_out), config, run)
+    task = VAETask(preset.vae, config, device, preset.held_out)
+    if init is not None:
+        task.vae.load_state_dict(load_vae(init).state_dict())
+        for part in (task.vae.encoder, task.vae.quant_conv):
+            part.requires_grad_(False)
+    trainer = fit(task, config, run)
     export_vae(preset, run.folder)
     return trainer
+
+
+def load_vae(folder: Path) -> Any:
+    """Load a finished autoencoder.
+
+    Raises:
+        ModelError: if the folder holds none.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no autoencoder (no config.json). Train one first.")
+    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
 
 
 def export_vae(preset: Preset, folder: Path) -> None:

@@ -1,0 +1,11 @@
+"""One small editor for all tests that leave it as they found it."""
+
+import pytest
+
+import freeprompt as fp
+from tests.api.samples import small_sd
+
+
+@pytest.fixture(scope="session")
+def editor() -> fp.Editor:
+    return fp.Editor(small_sd(), name="small")

@@ -1,0 +1,83 @@
+"""Streams are functions of (seed, index); seeds do not overlap."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from freeprompt.errors import ConfigError
+from freeprompt.train.cache import LatentCache, build_cache
+from freeprompt.train.config import Preset
+from freeprompt.train.data import (
+    Seeds,
+    batches,
+    rendered_batch,
+    scene_at,
+    step_generator,
+    to_bytes,
+    to_signed,
+)
+from freeprompt.train.vae import load_vae
+from freeprompt.world import is_held_out
+
+
+def test_the_same_numbers_give_the_same_scene() -> None:
+    assert scene_at(5, 3) == scene_at(5, 3)
+    assert scene_at(5, 3) != scene_at(5, 4)
+    assert scene_at(5, 3) != scene_at(6, 3)
+
+
+def test_training_never_draws_a_held_out_combination() -> None:
+    assert not any(is_held_out(scene_at(Seeds.MODEL, i)) for i in range(50))
+    assert all(is_held_out(scene_at(Seeds.CHECK_VAE, i, "held-out")) for i in range(5))
+
+
+def test_a_batch_starts_where_the_one_before_ended() -> None:
+    both = rendered_batch(7, 0, batch=4, resolution=32)
+    second = rendered_batch(7, 1, batch=2, resolution=32)
+    assert torch.equal(both[2:], second)
+
+
+def test_batches_can_start_anywhere() -> None:
+    assert list(batches(lambda step: step, 3, 6, workers=0)) == [3, 4, 5]
+    assert list(batches(lambda step: step, 6, 6, workers=0)) == []
+
+
+def test_noise_depends_on_the_step_alone() -> None:
+    draws = [torch.randn(3, generator=step_generator(1, step)) for step in (4, 5, 4)]
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+
+
+def test_seed_ranges_do_not_overlap() -> None:
+    starts = sorted(Seeds)
+    assert min(np.diff(starts)) >= 100_000
+    assert starts[0] >= 1_000_000
+
+
+def test_bytes_survive_the_way_to_floats_and_back() -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    assert torch.equal(to_bytes(to_signed(images)), images)
+
+
+def test_a_cache_grows_by_what_is_missing(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    vae = load_vae(runs / "vae" / "vae")
+    build_cache(vae, tiny.vae.resolution, tmp_path, 32)
+    first = np.load(tmp_path / "latents.npy")
+    build_cache(vae, tiny.vae.resolution, tmp_path, 33)
+    second = np.load(tmp_path / "latents.npy")
+    assert first.shape == (32, 4, 8, 8)
+    assert len(second) == 64
+    assert np.array_equal(second[:32], first)
+
+
+def test_batches_from_a_cache(runs: Path, tmp_path: Path) -> None:
+    cache = LatentCache(runs / "model" / "cache")
+    latents, prompts = cache.batch(seed=1, step=2, batch=5)
+    again, same = cache.batch(seed=1, step=2, batch=5)
+    assert latents.shape == (5, 4, 8, 8)
+    assert torch.equal(latents, again)
+    assert prompts == same
+    with pytest.raises(ConfigError, match="build the cache first"):
+        LatentCache(tmp_path)

@@ -1,0 +1,92 @@
+"""A run that was killed and resumed ends where an uninterrupted one ends, bit for bit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from freeprompt.errors import ConfigError, ModelError
+from freeprompt.train.config import Preset, with_options
+from freeprompt.train.loop import Run, load_checkpoint
+from freeprompt.train.model import train_model
+from freeprompt.train.vae import load_vae, train_vae
+
+CPU = torch.device("cpu")
+
+
+def after(steps: int) -> Callable[[], bool]:
+    """Ask for a stop after some steps."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) >= steps
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    one, two = load_checkpoint(first), load_checkpoint(second)
+    assert one["step"] == two["step"] == 4
+    for name, value in one["module"].items():
+        assert torch.equal(value, two["module"][name]), name
+    for ours, theirs in zip(one["ema"], two["ema"], strict=True):
+        assert torch.equal(ours, theirs)
+    states = zip(
+        one["optimiser"]["state"].values(), two["optimiser"]["state"].values(), strict=True
+    )
+    for ours, theirs in states:
+        for key, value in ours.items():
+            same = torch.equal(value, theirs[key]) if isinstance(value, Tensor) else True
+            assert same, key
+
+
+def test_vae_resumes_exactly(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    train_vae(tiny, tiny.vae_train, Run(folder=tmp_path, stop=after(2)), CPU)
+    assert load_checkpoint(tmp_path)["step"] == 2
+    train_vae(tiny, tiny.vae_train, Run(folder=tmp_path, resume=True), CPU)
+    assert_same_run(runs / "vae", tmp_path)
+
+
+def test_model_resumes_exactly(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    vae = runs / "vae" / "vae"
+    train_model(tiny, tiny.model_train, Run(folder=tmp_path, stop=after(3)), vae, CPU)
+    train_model(tiny, tiny.model_train, Run(folder=tmp_path, resume=True), vae, CPU)
+    assert_same_run(runs / "model", tmp_path)
+
+
+def test_training_a_decoder_on_leaves_the_encoder(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    first = load_vae(runs / "vae" / "vae")
+    train_vae(tiny, tiny.vae_train, Run(folder=tmp_path), CPU, init=runs / "vae" / "vae")
+    second = load_vae(tmp_path / "vae")
+    assert torch.equal(first.encoder.conv_out.weight, second.encoder.conv_out.weight)
+    assert not torch.equal(first.decoder.conv_in.weight, second.decoder.conv_in.weight)
+    assert first.config.scaling_factor == second.config.scaling_factor
+    assert torch.allclose(first.quant_conv.bias, second.quant_conv.bias, atol=1e-4)
+
+
+def test_a_model_starts_from_a_saved_one(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    config = with_options(tiny.model_train, rate=1e-9, steps=1)
+    arguments = (runs / "vae" / "vae", CPU, runs / "pipeline")
+    train_model(tiny, config, Run(folder=tmp_path), *arguments)
+    ours, theirs = load_checkpoint(tmp_path)["module"], load_checkpoint(runs / "model")["ema"]
+    assert torch.allclose(ours["unet.conv_in.weight"], theirs[0], atol=1e-3)
+    with pytest.raises(ModelError, match="cannot start this model"):
+        train_model(tiny, config, Run(folder=tmp_path / "no"), *arguments[:2], tmp_path)
+
+
+def test_fresh_run_refuses_a_used_folder(tiny: Preset, runs: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume"):
+        train_vae(tiny, tiny.vae_train, Run(folder=runs / "vae"), CPU)
+
+
+def test_resume_needs_a_checkpoint(tiny: Preset, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="without --resume"):
+        train_vae(tiny, tiny.vae_train, Run(folder=tmp_path, resume=True), CPU)
+
+
+def test_log_and_sheets(runs: Path) -> None:
+    lines = (runs / "model" / "log.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    assert [e["step"] for e in entries] == [1, 2, 3, 4, 4]
+    assert {"loss", "images", "images_per_second", "rate"} <= entries[0].keys()
+    assert "held_out_loss" in entries[-1]
+    assert (runs / "model" / "sheet-0000004.png").is_file()
