@@ -45,8 +45,10 @@ format: $(VENV)/.dev ## Put the code into shape
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: $(VENV)/.dev ## Measure the methods on the bundled model
-	$(BIN)/freeprompt bench $(ARGS)
+bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performance.md shows them
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/edit_cost.py
+	$(BIN)/python benchmarks/recording.py
 
 clean: ## Remove the environment, caches and output
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
