@@ -38,7 +38,7 @@ def one_thread() -> None:
 
 def cpu_times(
     contenders: Mapping[str, Work], repeats: int, *, runs: int = 1, warm_up: bool = True
-) -> Times:
+) -> dict[str, list[float]]:
     """Measure seconds of CPU time, `repeats` figures a contender.
 
     The contenders take turns and the one that begins changes, so that whatever else the machine

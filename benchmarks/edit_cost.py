@@ -25,10 +25,9 @@ of them. `same` is the largest difference of the target's latent from the releas
 relative to that latent's largest value.
 
 A multiple of five steps has the same mix of rows as the usual fifty (80 % of them share), so ratios
-of work are those of fifty. `--full` runs each contender once, latents only, five steps.
+of work are those of fifty. `--full` measures single passes and counts them, see `passes`.
 """
 
-import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,12 +38,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import passes
 import reference
 from common import (
     Ratio,
     Report,
     Times,
-    Work,
     counted,
     cpu_times,
     mebibytes,
@@ -64,6 +63,7 @@ from freeprompt.world import parse_scene
 SOURCE, TARGET = "a red car on the street", "a blue car on the street"
 GUIDANCE = reference.GUIDANCE
 USUAL_STEPS = 50
+FEW_STEPS = 5  # for memory: its peak does not grow with the steps, but the profiler's own does
 
 
 def emoji(latent_size: int) -> Any:
@@ -92,11 +92,7 @@ SIZES = {
     "emoji-64": Size("emoji-sd's size, 64 pixels", partial(emoji, 16), 50),
     "emoji-128": Size("emoji-sd's size, 128 pixels", partial(emoji, 32), 10),
 }
-FULL = Size(
-    "Stable Diffusion 1.5's UNet, 512 pixels",
-    partial(tiny_sd, channels=(320, 640, 1280, 1280), heads=8, width=768, sample_size=64),
-    5,
-)
+FULL = partial(tiny_sd, channels=(320, 640, 1280, 1280), heads=8, width=768, sample_size=64)
 
 
 @dataclass(frozen=True)
@@ -128,6 +124,10 @@ class Bench:
         """Its latent."""
         pixels = torch.tensor(list(self.image.tobytes())).view(*self.image.size, 3) / 127.5 - 1
         return self.editor.model.encode_image(pixels.permute(2, 0, 1)[None])
+
+    def prepare(self) -> None:
+        """Make now what would otherwise be made within a measurement."""
+        assert self.noise.isfinite().all() and self.clean.isfinite().all()
 
     def plain(self) -> Any:
         """Two plain generations."""
@@ -200,22 +200,16 @@ class Cost:
 
     samples: int
     peak: int
-    seconds: float
     out: Any
 
 
-def cost(bench: Bench, work: Work) -> Cost:
-    """Run once under the counter and the profiler."""
-    kept: list[Any] = []
-
-    def once() -> None:
-        began = time.process_time()
-        kept.append(work())
-        kept.append(time.process_time() - began)
-
+def cost(bench: Bench, way: Callable[[Bench], Any]) -> Cost:
+    """Run once under the counter, and once more with few steps under the profiler."""
     with counted(bench.pipe.unet) as counter:
-        peak = peak_bytes(once)
-    return Cost(samples=counter.samples, peak=peak, seconds=kept[1], out=kept[0])
+        out = way(bench)
+    few = replace(bench, steps=FEW_STEPS)
+    few.prepare()
+    return Cost(samples=counter.samples, peak=peak_bytes(partial(way, few)), out=out)
 
 
 def tape_bytes(bench: Bench, steps: int) -> int:
@@ -227,16 +221,14 @@ def tape_bytes(bench: Bench, steps: int) -> int:
 
 
 def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
-    """Return the table of one model; no `repeats` means a single run of each way."""
+    """Return the table of one model."""
     ways = {name: partial(way, bench) for name, way in WAYS.items()}
-    tape = {steps: tape_bytes(bench, steps) for steps in (bench.steps, USUAL_STEPS)}
-    times: Times = cpu_times(ways, repeats) if repeats else {}
-    costs = {name: cost(bench, work) for name, work in ways.items()}
-    if not repeats:
-        times = {name: [found.seconds] for name, found in costs.items()}
+    tape = {steps: tape_bytes(bench, steps) for steps in (FEW_STEPS, USUAL_STEPS)}
+    costs = {name: cost(bench, way) for name, way in WAYS.items()}  # this is the warm-up, too
+    times = cpu_times(ways, repeats, warm_up=False)
     weights = weight_bytes(bench.pipe.unet, bench.pipe.vae, bench.pipe.text_encoder)
     peaks = {name: found.peak for name, found in costs.items()}
-    peaks["real: recorded"] += tape[USUAL_STEPS] - tape[bench.steps]
+    peaks["real: recorded"] += tape[USUAL_STEPS] - tape[FEW_STEPS]
     same = {} if bench.pictures else deviations(costs)
     return [
         {
@@ -274,13 +266,17 @@ def run(size: Size, given: Namespace, report: Report) -> None:
     """Measure one size and report it."""
     steps = given.steps or size.steps
     pipe = size.build()
-    for pictures in (False,) if given.full else (True, False):
-        bench = Bench(pipe, steps, pictures)
-        if given.full:
-            replace(bench, steps=1).plain()
-        rows = measure(bench, 0 if given.full else given.repeats)
+    for pictures in (True, False):
         what = "to pictures" if pictures else "latents only"
+        rows = measure(Bench(pipe, steps, pictures), given.repeats)
         report.add(f"{size.summary}, {steps} steps, {what}", rows)
+
+
+def run_full(given: Namespace, report: Report) -> None:
+    """Measure a network of Stable Diffusion 1.5's size and report it."""
+    single, whole = passes.measure(FULL(), given.repeats)
+    report.add("Stable Diffusion 1.5's UNet, 512 pixels, one pass", single)
+    report.add("Stable Diffusion 1.5's UNet, 512 pixels, 50 steps, latents only", whole)
 
 
 def main() -> None:
@@ -293,8 +289,10 @@ def main() -> None:
     given = options.parse_args()
     one_thread()
     report = Report()
-    for size in [FULL] if given.full else [SIZES[name] for name in given.sizes]:
-        run(size, given, report)
+    if given.full:
+        run_full(given, report)
+    for name in () if given.full else given.sizes:
+        run(SIZES[name], given, report)
     report.write(given.json)
 
 

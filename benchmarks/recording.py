@@ -11,8 +11,8 @@ inversion, where what the tape holds was seen almost at the right place.
 latents      PSNR in dB of the taped edit's last latent against the default's, the peak being the
              default's range of values
 pictures     PSNR in dB of the pictures, 8-bit, at the model's size
-unshared     for comparison, the same of an edit with share=0 against the default: how much there
-             is to get wrong
+unshared     for comparison, the same of an edit with sites="none" against the default: how much
+             there is to get wrong
 ideal        PSNR in dB of the picture against the ideal edit, which the renderer knows: default's,
              then taped
 forwards     sample-forwards of the default, then taped
@@ -21,6 +21,7 @@ The last row is the mean of the decibels. Seeds are fixed; on one machine the fi
 Without trained weights they mean nothing: tiny-sd draws noise.
 """
 
+import warnings
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -32,6 +33,7 @@ from torch import Tensor
 import freeprompt as fp
 from common import Report, one_thread, parser
 from freeprompt.core.loop import Progress
+from freeprompt.errors import FreepromptWarning
 from freeprompt.images import psnr
 from freeprompt.models.catalog import CATALOG
 from freeprompt.world import Scene, parse_scene
@@ -102,7 +104,8 @@ def _row(
     settings = {"iterations": iterations}
     default = edit(editor, image, target, steps, **settings)
     taped = edit(editor, image, target, steps, record="inversion", **settings)
-    unshared = edit(editor, image, target, steps, sites="none", **settings)
+    with warnings.catch_warnings(action="ignore", category=FreepromptWarning):
+        unshared = edit(editor, image, target, steps, sites="none", **settings)
     return {
         "latents": latent_psnr(taped.latent, default.latent),
         "pictures": psnr(taped.picture, default.picture),

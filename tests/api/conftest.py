@@ -1,9 +1,9 @@
 """One small editor for all tests that leave it as they found it."""
 
 import pytest
+from tests.api.samples import small_sd
 
 import freeprompt as fp
-from tests.api.samples import small_sd
 
 
 @pytest.fixture(scope="session")

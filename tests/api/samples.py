@@ -3,7 +3,9 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,26 +22,44 @@ def small_unet(**changes):
     """A UNet of two levels: seven self-attentions, and a fraction of the time of sixteen."""
     from diffusers import UNet2DConditionModel
 
-    config = dict(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=32,
-        attention_head_dim=2,
-    )
+    config = {
+        "sample_size": 8,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+        "cross_attention_dim": 32,
+        "attention_head_dim": 2,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return UNet2DConditionModel(**{**config, **changes}).eval().requires_grad_(False)
 
 
+@cache
+def template(prediction):
+    """Made once, and never handed out."""
+    pipe = tiny_sd(prediction=prediction, sample_size=8, vae_channels=(8, 8))
+    pipe.unet = small_unet()
+    return pipe
+
+
 def small_sd(prediction="epsilon", **unet):
     """A random `StableDiffusionPipeline` for 16 x 16 pixels, 2 pixels a latent cell."""
-    pipe = tiny_sd(prediction=prediction, sample_size=8, vae_channels=(8, 8))
-    pipe.unet = small_unet(**unet)
+    pipe = deepcopy(template(prediction))
+    if unet:
+        pipe.unet = small_unet(**unet)
     return pipe
+
+
+def thin_sd(prediction="epsilon"):
+    """Attention at the finest grid and in the middle only: cheaper, for what takes many steps."""
+    return small_sd(
+        prediction,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
 
 
 def photo(width=20, height=12, seed=0):

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
-import freeprompt as fp
-from freeprompt.errors import FreepromptWarning
 from tests.api.samples import (
     OTHER,
     SHARED,
@@ -19,6 +16,9 @@ from tests.api.samples import (
     told,
     watched,
 )
+
+import freeprompt as fp
+from freeprompt.errors import FreepromptWarning
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_given_noise_is_not_changed(editor) -> None:
 # ------------------------------------------------------------------------- size, steps, guidance
 
 
-@pytest.mark.parametrize("size", [(24, 16), (16, 28), (18, 22)])
+@pytest.mark.parametrize("size", [(24, 16), (18, 22)])
 def test_width_and_height(editor, size) -> None:
     width, height = size
     with watched(editor.pipe) as seen:
@@ -206,9 +206,7 @@ def test_guidance_at_most_one_edits(editor, guidance) -> None:
         edited = editor.edit(TARGET, source=SOURCE, steps=4, guidance=guidance, seed=7)
     assert seen.batches == [2] * 4, "there is nothing to contrast with, so no unconditional rows"
     assert edited.provenance.edited_pairs == 3 * SHARED
-    assert not same(
-        edited.images[0], plain(editor, TARGET, steps=4, guidance=guidance).images[0]
-    )
+    assert not same(edited.images[0], plain(editor, TARGET, steps=4, guidance=guidance).images[0])
 
 
 def test_guidance_changes_the_picture(editor, result) -> None:

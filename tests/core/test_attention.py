@@ -173,7 +173,7 @@ def test_controls_leave_the_models_tensors_alone():
     call = call_at(run_at())
     copies = [x.clone() for x in (call.q, call.k, call.v)]
     attend(call, [AddToQueries(1.0), Look(), Roll()])
-    assert all(torch.equal(x, y) for x, y in zip(copies, (call.q, call.k, call.v)))
+    assert all(torch.equal(x, y) for x, y in zip(copies, (call.q, call.k, call.v), strict=True))
 
 
 def test_a_call_knows_step_and_rows_of_its_run():

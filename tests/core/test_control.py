@@ -22,7 +22,7 @@ from freeprompt.core import (
 )
 from freeprompt.core.control import ALWAYS, NOWHERE
 from freeprompt.core.tape import TapeKey
-from freeprompt.errors import ControlNeverFired, MissingSource
+from freeprompt.errors import ControlNeverFired, FreepromptError, MissingSource
 
 SELF = Sites("self:all")
 NOW = Window(0, 10)
@@ -241,6 +241,14 @@ def test_a_map_store_holds_no_view_of_the_map():
     store, call = MapStore(sites=SELF, heads="each"), call_at(run_at(), dtype=torch.float32)
     attend(call, [store, Erase()])
     assert torch.allclose(store.maps["mid.0.self"].sum(-1), torch.ones(()), atol=1e-6)
+
+
+def test_maps_of_other_batches_are_not_mixed_in():
+    """A real image's source leaves the batch midway; two rows must not be averaged with one."""
+    store, both = MapStore(sites=SELF), PAIR.without(half="uncond")
+    attend(call_at(run_at(0, both)), [store])
+    with pytest.raises(FreepromptError, match=r"mid\.0\.self"):
+        attend(call_at(run_at(1, both.without(branch="source"))), [store])
 
 
 def test_two_map_stores_with_equal_settings_are_two_controls():

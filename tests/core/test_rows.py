@@ -92,7 +92,8 @@ def text(*values):
 
 
 def read(embedded):
-    return [(float(s[0, 0]), float(p)) for s, p in zip(embedded.states, embedded.extras["pooled"])]
+    states, pooled = embedded.states[:, 0, 0].tolist(), embedded.extras["pooled"][:, 0].tolist()
+    return [*zip(states, pooled, strict=True)]
 
 
 def test_every_row_gets_its_prompt_or_null():

@@ -270,7 +270,10 @@ def test_a_step_that_does_not_exist_is_refused(step):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"prediction_type": "sample"}, "prediction type is 'sample'.*'epsilon' and 'v_prediction'"),
+        (
+            {"prediction_type": "sample"},
+            "prediction type is 'sample'.*'epsilon' and 'v_prediction'",
+        ),
         ({"prediction_type": "flow_prediction"}, "'flow_prediction'"),
         ({"beta_schedule": "sigmoid"}, "beta schedule is 'sigmoid'; known are scaled_linear"),
     ],
@@ -278,14 +281,6 @@ def test_a_step_that_does_not_exist_is_refused(step):
 def test_what_ddim_cannot_serve_is_named(config, named):
     with pytest.raises(ConfigError, match=named):
         DDIM.from_config({**SD, **config}, 10)
-
-
-def test_a_flow_model_is_refused():
-    """Its config has no betas and no prediction type; SD's must not be assumed for it."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    with pytest.raises(ConfigError, match="FlowMatchEulerDiscreteScheduler"):
-        DDIM.from_config(FlowMatchEulerDiscreteScheduler().config, 10)
 
 
 def test_another_number_of_steps_keeps_the_rest():

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.core.handmade import randn
 
 from freeprompt.core import Tape
 from freeprompt.core.tape import TapeKey
-from freeprompt.errors import MissingSource
+from freeprompt.errors import ConfigError, MissingSource
 
 KEYS = [TapeKey(0, "mid.0.self", "q"), TapeKey(12, "up.3.2.self", "k", False)]
 LIKE = torch.zeros(1)
@@ -34,6 +35,20 @@ def test_a_saved_tape_comes_back_bit_for_bit(tmp_path):
     assert all(torch.equal(back.tensors[key], x) for key, x in tape.tensors.items())
     assert all(back.tensors[key].dtype == x.dtype for key, x in tape.tensors.items())
     assert back.nbytes == tape.nbytes and len(back) == 3
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "folder", "foreign"])
+def test_what_is_no_tape_is_said_to_be_none(kind, tmp_path):
+    path = tmp_path / kind
+    if kind == "text":
+        path.write_text("not safetensors")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "foreign":
+        save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ConfigError) as error:
+        Tape.load(path)
+    assert f"{str(path)!r} is not a saved tape" in str(error.value)
 
 
 def test_tensors_keep_their_dtype_unless_the_tape_has_one():
@@ -102,4 +117,6 @@ def test_what_is_missing_is_named_with_the_nearest(asked, nearest):
     """The same site counts more than the same tensor, and that more than a near step."""
     with pytest.raises(MissingSource) as error:
         filled().read(asked, LIKE)
-    assert f"no {asked}." in str(error.value) and f"nearest record is {nearest};" in str(error.value)
+    assert f"no {asked}." in str(error.value) and f"nearest record is {nearest};" in str(
+        error.value
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from freeprompt.errors import ImageError, ModelError
@@ -99,6 +100,12 @@ def test_files_that_are_no_judge(judge: Judge, tmp_path: Path) -> None:
         Judge.load(path)
     save_file({"weight": torch.zeros(1)}, path, metadata={"config": '{"format": 0}'})
     with pytest.raises(ModelError, match="other words"):
+        Judge.load(path)
+    judge.save(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({"weight": torch.zeros(1)}, path, metadata=metadata)
+    with pytest.raises(ModelError, match="does not fit"):
         Judge.load(path)
 
 

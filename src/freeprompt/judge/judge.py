@@ -93,7 +93,10 @@ class Judge:
         _check(config, path)
         channels = tuple(config["channels"])
         network = JudgeNetwork(channels)
-        network.load_state_dict(weights)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ModelError(f"{path} does not fit the judge's network: {error}") from error
         return cls(network.to(device), config["resolution"], channels, config["temperatures"])
 
     def save(self, path: Path) -> None:
@@ -108,6 +111,7 @@ class Judge:
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = {k: v.half().contiguous() for k, v in self.network.state_dict().items()}
         save_file(weights, path, metadata={"config": json.dumps(config)})
+        path.chmod(0o644)  # safetensors writes for the owner alone
 
     def read(
         self, images: UInt8[np.ndarray, "count height width 3"] | Sequence[Image.Image]

@@ -54,7 +54,11 @@ class JudgeNetwork(nn.Module):
     def __init__(self, channels: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, channels[0], 4, stride=2, padding=1)
-        self.levels = nn.ModuleList(nn.Sequential(_Residual(c), _Residual(c)) for c in channels)
+        depths = (2, 2, 2, 1)  # the coarsest grid is the widest: one block there keeps it small
+        self.levels = nn.ModuleList(
+            nn.Sequential(*(_Residual(width) for _ in range(depth)))
+            for width, depth in zip(channels, depths, strict=True)
+        )
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.up = nn.ModuleList(_Join(b, a) for a, b in pairs)

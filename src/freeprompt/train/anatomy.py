@@ -117,14 +117,17 @@ def assemble(
     )
 
 
-def _load_as_float32(path: Path) -> None:
-    """Have transformers load half-precision weights as float32, which diffusers does by itself.
+def _tidy(path: Path) -> None:
+    """Remove the path that a part was loaded from, and have transformers load it as float32.
 
-    Otherwise the text encoder of a pipeline that was loaded without a dtype would be in half
-    precision and its UNet in single precision.
+    Without the second, the text encoder of a pipeline that is loaded without a dtype would be in
+    half precision and its UNet in single precision.
     """
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    config.pop("_name_or_path", None)
+    if "dtype" in config:
+        config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def save_pipeline(
@@ -136,5 +139,9 @@ def save_pipeline(
         Size of the folder in bytes.
     """
     pipeline.to(dtype=dtype).save_pretrained(folder, safe_serialization=True)
-    _load_as_float32(folder / "text_encoder" / "config.json")
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    for config in folder.glob("*/config.json"):
+        _tidy(config)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for file in files:
+        file.chmod(0o644)  # safetensors writes for the owner alone
+    return sum(file.stat().st_size for file in files)

@@ -59,6 +59,11 @@ def to_bytes(images: Tensor) -> Tensor:
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+def portions(items: Tensor, size: int) -> list[Tensor]:
+    """Cut a tensor along its first dimension into portions of at most `size`."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Make the source of all the randomness of one training step.
 

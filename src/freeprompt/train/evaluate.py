@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 
 from freeprompt.errors import ConfigError, ModelError
 from freeprompt.judge import Judge, Reading, delta_e
-from freeprompt.train.data import Seeds, render, scene_at, to_bytes, to_signed
+from freeprompt.train.data import Seeds, portions, render, scene_at, to_bytes, to_signed
 from freeprompt.train.judge import judge_scores, labelled, reading_scores
 from freeprompt.train.model import draw_prompts
 from freeprompt.train.sheet import write_sheet
@@ -161,7 +161,7 @@ def spread(masks: npt.NDArray[np.bool_]) -> float:
 def round_trip(vae: Any, images: torch.Tensor) -> torch.Tensor:
     """Encode and decode uint8 NHWC images; float NCHW in [-1, 1]."""
     parts = []
-    for part in images.split(32):
+    for part in portions(images, 32):
         latents = encode(vae, part) / vae.config.scaling_factor
         parts.append(vae.decode(latents.to(vae.dtype)).sample.float().cpu())
     return torch.cat(parts)

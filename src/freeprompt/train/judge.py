@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from freeprompt.judge.judge import Reading
 from freeprompt.judge.labels import HEADS, UNKNOWN, Truth
 from freeprompt.judge.network import JudgeNetwork
 from freeprompt.train.config import JudgeConfig, Preset, TrainConfig
-from freeprompt.train.data import Seeds, Split, batches, scene_at, step_generator, to_signed
+from freeprompt.train.data import Seeds, batches, portions, scene_at, step_generator, to_signed
 from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
 from freeprompt.world import COLORS, Scene
 
@@ -121,9 +122,12 @@ class JudgeTask:
         return judge_scores(self.judge(), self.scenes)
 
     def judge(self) -> Judge:
-        """Wrap the network as it is now, uncalibrated."""
+        """Wrap a copy of the network as it is now, uncalibrated."""
         return Judge(
-            self.network, self.sizes.resolution, self.sizes.channels, dict.fromkeys(HEADS, 1.0)
+            deepcopy(self.network),
+            self.sizes.resolution,
+            self.sizes.channels,
+            dict.fromkeys(HEADS, 1.0),
         )
 
 
@@ -179,7 +183,7 @@ def calibrated(judge: Judge, count: int) -> dict[str, float]:
     images, _, labels = labelled(scenes, judge.resolution)
     device = next(judge.network.parameters()).device
     with torch.no_grad():
-        parts = [judge.network(to_signed(part.to(device)))[0] for part in images.split(64)]
+        parts = [judge.network(to_signed(part.to(device)))[0] for part in portions(images, 64)]
     result = {}
     for head, truth in zip(HEADS, labels.T, strict=True):
         logits = torch.cat([part[head] for part in parts]).cpu()
@@ -216,4 +220,4 @@ def export_judge(preset: Preset, folder: Path, output: Path) -> Judge:
     return judge
 
 
-__all__ = ["JudgeTask", "Split", "calibrated", "judge_scores", "reading_scores", "train_judge"]
+__all__ = ["JudgeTask", "calibrated", "judge_scores", "reading_scores", "train_judge"]

@@ -294,6 +294,8 @@ def _checked_trainer(task: Task, config: TrainConfig, run: Run) -> Trainer:
 def fit(task: Task, config: TrainConfig, run: Run) -> Trainer:
     """Train until the steps, the minutes or `run.stop` end it; always leave a checkpoint.
 
+    A run that ends by itself is validated; one that is stopped ends at once.
+
     Args:
         task: The network and its loss.
         config: How to train it.
@@ -308,7 +310,7 @@ def fit(task: Task, config: TrainConfig, run: Run) -> Trainer:
     torch.set_flush_denormal(True)
     trainer = _checked_trainer(task, config, run)
     end, checkpoint = _Timer(run.minutes), _Timer(config.checkpoint_minutes)
-    sheet, meter = _Timer(config.sheet_minutes), _Meter()
+    sheet, meter, stopped = _Timer(config.sheet_minutes), _Meter(), False
     for batch in task.batches(trainer.step, config.steps):
         meter.add(*trainer.update(batch))
         if trainer.step % config.log_every == 0:
@@ -319,8 +321,10 @@ def fit(task: Task, config: TrainConfig, run: Run) -> Trainer:
         if sheet.due():
             trainer.validate()
             meter.clear()
-        if end.due() or run.stop():
+        stopped = run.stop()
+        if stopped or end.due():
             break
     trainer.save()
-    trainer.validate()
+    if not stopped:
+        trainer.validate()
     return trainer

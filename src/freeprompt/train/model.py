@@ -1,7 +1,6 @@
 """Training of the denoiser and its text encoder on cached latents."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from freeprompt.train.anatomy import (
 )
 from freeprompt.train.cache import LatentCache, build_cache
 from freeprompt.train.config import ModelConfig, Preset, TrainConfig
-from freeprompt.train.data import Seeds, batches, render, scene_at, step_generator
+from freeprompt.train.data import Seeds, batches, portions, render, scene_at, step_generator
 from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
 from freeprompt.train.sheet import write_sheet
 from freeprompt.train.tokenizer import build_tokenizer
@@ -133,7 +132,7 @@ class ModelTask:
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """Draw latents and token ids of steps `start` .. `stop - 1`."""
-        return batches(partial(self.draw), start, stop, self.config.workers)
+        return batches(self.draw, start, stop, self.config.workers)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Draw the latents and, with some prompts emptied, the token ids of one step."""
@@ -170,7 +169,8 @@ class ModelTask:
         with autocast(self.config, self.device):
             text = self.text_encoder(tokens).last_hidden_state
             output = self.unet(noisy, timesteps, text).sample
-        return (output.float() - target).square().flatten(1).mean(1)
+        errors: Tensor = (output.float() - target).square().flatten(1).mean(1)
+        return errors
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Measure the error on held-out scenes and draw the sheet's prompts."""
@@ -180,9 +180,9 @@ class ModelTask:
         timesteps = stratified_timesteps(len(latents), generator)
         tokens = tokenise(self.tokenizer, prompts).to(self.device)
         errors = self.errors(latents, tokens, timesteps, noise)
-        prompts = SHEET_PROMPTS[: self.sheet]
-        images = draw_prompts(self.pipeline(), prompts, steps=25, guidance=5.0)
-        write_sheet(folder / f"sheet-{step:07d}.png", images, 8, prompts)
+        shown = SHEET_PROMPTS[: self.sheet]
+        images = draw_prompts(self.pipeline(), shown, steps=25, guidance=5.0)
+        write_sheet(folder / f"sheet-{step:07d}.png", images, 8, shown)
         loss = self.weighted(errors, timesteps).mean()
         return {"held_out_loss": float(loss), "held_out_error": float(errors.mean())}
 
@@ -195,7 +195,7 @@ def _held_out(vae: Any, preset: Preset) -> tuple[Tensor, list[str]]:
     """Encode held-out scenes; return their latents on the VAE's device and their captions."""
     scenes = [scene_at(Seeds.CHECK_VAE, i, "held-out") for i in range(preset.held_out)]
     images = render(scenes, preset.vae.resolution)
-    latents = torch.cat([encode(vae, part) for part in images.split(32)])
+    latents = torch.cat([encode(vae, part) for part in portions(images, 32)])
     return latents, [scene.caption() for scene in scenes]
 
 

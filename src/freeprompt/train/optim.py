@@ -149,7 +149,8 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
     if config.optimiser == "adamw":
         return torch.optim.AdamW(module.parameters(), lr=config.rate, **shared)
     outer = ("embedding", "conv_in", "conv_out")
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         inner = parameter.ndim >= 2 and not any(part in name for part in outer)
         (matrices if inner else others).append(parameter)

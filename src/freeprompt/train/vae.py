@@ -17,6 +17,7 @@ from freeprompt.train.config import Preset, TrainConfig, VAEConfig
 from freeprompt.train.data import (
     Seeds,
     batches,
+    portions,
     render,
     rendered_batch,
     scene_at,
@@ -91,15 +92,15 @@ class VAETask:
             posterior = self.vae.encode(images).latent_dist
             output = self.vae.decode(posterior.mean + posterior.std * noise).sample
         divergence = posterior.kl().float().mean() / noise[0].numel()
-        return reconstruction_loss(output.float(), images) + KL_WEIGHT * divergence
+        loss: Tensor = reconstruction_loss(output.float(), images) + KL_WEIGHT * divergence
+        return loss
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Measure PSNR on held-out scenes and draw some of them above their reconstructions."""
-        outputs = torch.cat([self.round_trip(part) for part in self.held_out.split(16)])
+        outputs = torch.cat([self.round_trip(part) for part in portions(self.held_out, 16)])
         quality = psnr(outputs, self.held_out)
-        pairs = torch.cat([self.held_out[:24], outputs[:24]]).unflatten(0, (2, -1))
-        rows = [row for part in pairs.split(12, dim=1) for row in part.flatten(0, 1)]
-        sheet = to_bytes(torch.stack(rows)).numpy()
+        both = zip(portions(self.held_out[:24], 12), portions(outputs[:24], 12), strict=True)
+        sheet = to_bytes(torch.cat([part for pair in both for part in pair])).numpy()
         write_sheet(folder / f"sheet-{step:07d}.png", sheet, min(12, len(self.held_out)))
         return {"psnr": float(quality.mean()), "psnr_worst": float(quality.min())}
 
