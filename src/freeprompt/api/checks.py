@@ -119,10 +119,10 @@ def notes_on(task: Task, outcome: Outcome) -> tuple[str, ...]:
     notes = []
     if task.source in task.targets:
         notes.append(f"The target prompt {task.source!r} is the source prompt: nothing to edit.")
-    if not outcome.edited:
+    if not outcome.acted:
         notes.append(
-            "The method's window or site selection is empty, so the targets are plain generations "
-            "that share nothing with the source but the noise."
+            "The method's window or selection is empty: nothing was edited, and the targets share "
+            "nothing with the source but the noise (or, for sdedit, are the source)."
         )
     for note in notes:
         warnings.warn(note, FreepromptWarning, stacklevel=4)

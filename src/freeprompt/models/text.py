@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from freeprompt.core.words import Spelling
 from freeprompt.errors import ConfigError, FreepromptWarning
 
 
@@ -35,6 +36,31 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     )
     ids: Tensor = batch.input_ids
     return ids
+
+
+def spell(tokenizer: Any, prompt: str) -> Spelling:
+    """Return a prompt's words and the tokens that they become; what is cut off has no tokens.
+
+    Words are what stands between spaces; CLIP's tokens never reach across one, so each word can be
+    tokenised by itself.
+    """
+    limit = tokenizer.model_max_length
+    ids = tokenizer(prompt, truncation=True, max_length=limit, verbose=False).input_ids
+    words, spans, start = [], [], 1
+    for word in prompt.split():
+        count = len(tokenizer(word, add_special_tokens=False, verbose=False).input_ids)
+        stop = min(start + count, len(ids) - 1)
+        if stop > start:
+            words.append(word)
+            spans.append((start, stop))
+        start = stop
+    return Spelling(
+        prompt=prompt,
+        pieces=tuple(tokenizer.convert_ids_to_tokens(ids)),
+        words=tuple(words),
+        spans=tuple(spans),
+        length=limit,
+    )
 
 
 def _warn_if_cut(tokenizer: Any, prompt: str) -> None:
