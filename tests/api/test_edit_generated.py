@@ -206,9 +206,7 @@ def test_guidance_at_most_one_edits(editor, guidance) -> None:
         edited = editor.edit(TARGET, source=SOURCE, steps=4, guidance=guidance, seed=7)
     assert seen.batches == [2] * 4, "there is nothing to contrast with, so no unconditional rows"
     assert edited.provenance.edited_pairs == 3 * SHARED
-    assert not same(
-        edited.images[0], plain(editor, TARGET, steps=4, guidance=guidance).images[0]
-    )
+    assert not same(edited.images[0], plain(editor, TARGET, steps=4, guidance=guidance).images[0])
 
 
 def test_guidance_changes_the_picture(editor, result) -> None:

@@ -35,7 +35,9 @@ def test_registering_returns_the_class_and_keeps_the_order():
 
 
 def test_an_unknown_name_lists_what_there_is_with_a_hint():
-    with pytest.raises(UnknownMethod, match=r"Unknown method 'fep' \(did you mean 'fpe'\?\)\. Avail"):
+    with pytest.raises(
+        UnknownMethod, match=r"Unknown method 'fep' \(did you mean 'fpe'\?\)\. Avail"
+    ):
         METHODS["fep"]
     with pytest.raises(UnknownInversion, match=r"Unknown inversion 'zzz'\. Available: .*ddim"):
         INVERSIONS["zzz"]

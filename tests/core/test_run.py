@@ -134,7 +134,9 @@ def test_attention_controls_do_nothing_at_features_and_the_other_way_round():
     with pytest.raises(ControlNeverFired, match=r"'self:1\+feature:all'.*up\.0\.feature"):
         running(share("self:1+feature:all"))
     feature = ShareFeature(sites=Sites("cross:all"), window=Window(0, 1))
-    with pytest.raises(ControlNeverFired, match=r"ShareFeature does nothing at cross.*mid\.0\.cross"):
+    with pytest.raises(
+        ControlNeverFired, match=r"ShareFeature does nothing at cross.*mid\.0\.cross"
+    ):
         running(feature)
     fine = running(ShareFeature(sites=Sites("feature:all"), window=Window(0, 1)), share("cross:1"))
     assert fine.sites == {CONV, CROSS}

@@ -270,7 +270,10 @@ def test_a_step_that_does_not_exist_is_refused(step):
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"prediction_type": "sample"}, "prediction type is 'sample'.*'epsilon' and 'v_prediction'"),
+        (
+            {"prediction_type": "sample"},
+            "prediction type is 'sample'.*'epsilon' and 'v_prediction'",
+        ),
         ({"prediction_type": "flow_prediction"}, "'flow_prediction'"),
         ({"beta_schedule": "sigmoid"}, "beta schedule is 'sigmoid'; known are scaled_linear"),
     ],

@@ -79,7 +79,9 @@ def test_sites_come_in_execution_order_whatever_the_order_of_the_parts(known):
 
 
 def test_convolution_features_have_places_too(known):
-    assert [s.path for s in Sites("feature:up.1.1").select(known)] == ["up_blocks.1.resnets.1.conv2"]
+    assert [s.path for s in Sites("feature:up.1.1").select(known)] == [
+        "up_blocks.1.resnets.1.conv2"
+    ]
 
 
 def test_a_block_name_is_no_mere_prefix():
@@ -134,7 +136,9 @@ def test_a_kind_that_the_model_lacks_is_said_so(known):
 
 
 def test_a_selection_that_removes_everything_is_an_error(known):
-    with pytest.raises(ControlNeverFired, match=r"'self:mid,!7' selects no site of 'toy' in the end"):
+    with pytest.raises(
+        ControlNeverFired, match=r"'self:mid,!7' selects no site of 'toy' in the end"
+    ):
         Sites("self:mid,!7").select(known, "toy")
 
 

@@ -102,4 +102,6 @@ def test_what_is_missing_is_named_with_the_nearest(asked, nearest):
     """The same site counts more than the same tensor, and that more than a near step."""
     with pytest.raises(MissingSource) as error:
         filled().read(asked, LIKE)
-    assert f"no {asked}." in str(error.value) and f"nearest record is {nearest};" in str(error.value)
+    assert f"no {asked}." in str(error.value) and f"nearest record is {nearest};" in str(
+        error.value
+    )

@@ -97,7 +97,12 @@ def check_reuse(
             f"This image was inverted with another model ({image.model.name!r}); its noise means "
             "nothing to this one. Invert it again."
         )
-    if image.trajectory.steps != steps:
+    if method.inverts and not image.inverted:
+        raise ConfigError(
+            "This image was prepared for a method that does without inversion, and this one needs "
+            "it. Give the image itself, or invert() it for this method."
+        )
+    if method.inverts and image.trajectory.steps != steps:
         raise ConfigError(
             f"This image was inverted with {image.trajectory.steps} steps, but the edit has "
             f"{steps}. Use the same number, or invert again."

@@ -53,6 +53,10 @@ class Control:
         """Read or change the attention map; each row sums to 1 over `key`."""
         return probs
 
+    def rewrites(self, rows: Rows) -> tuple[int, ...]:
+        """Return the batch rows whose map `probs` may change; all unless overridden."""
+        return tuple(range(len(rows)))
+
     def feature(
         self, site: Site, step: int, rows: Rows, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freeprompt.core.attention import Call
 from freeprompt.core.control import Control
-from freeprompt.core.rows import Half
+from freeprompt.core.rows import Half, Rows
 from freeprompt.core.sites import Sites
 from freeprompt.core.window import Window
 from freeprompt.core.words import Alignment
@@ -58,6 +58,9 @@ class EditProbs(Control):
     half: Half = "cond"
     needs_probs = True
     edits_probs = True
+
+    def rewrites(self, rows: Rows) -> tuple[int, ...]:
+        return rows.targets(self.half)
 
     def probs(self, call: Call, probs: Tensor) -> Tensor:
         rows = call.rows

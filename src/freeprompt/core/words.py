@@ -20,7 +20,7 @@ class Spelling:
     Attributes:
         prompt: The prompt.
         pieces: Its tokens as text, start and end token included, padding not.
-        words: Its words, as separated by spaces.
+        words: Its words; punctuation counts as words of its own.
         spans: For each word its tokens, [start, stop); several where a word is spelled in pieces.
         length: Number of tokens that the encoder reads, padding included.
     """
@@ -32,12 +32,12 @@ class Spelling:
     length: int
 
     def tokens_of(self, word: str) -> tuple[int, ...]:
-        """Return the tokens of every occurrence of a word, punctuation at its ends ignored.
+        """Return the tokens of every occurrence of a word, whatever its case.
 
         Raises:
             ConfigError: if the prompt does not have the word; the message lists those it has.
         """
-        plain = [w.strip(".,;:!?\"'()").lower() for w in self.words]
+        plain = [w.lower() for w in self.words]
         wanted = word.strip().lower()
         if wanted not in plain:
             raise unknown(ConfigError, f"word in {self.prompt!r}:", word, dict.fromkeys(plain))

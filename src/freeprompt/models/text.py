@@ -1,5 +1,6 @@
 """Prompts to tokens, with nothing dropped in silence."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -41,13 +42,13 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
 def spell(tokenizer: Any, prompt: str) -> Spelling:
     """Return a prompt's words and the tokens that they become; what is cut off has no tokens.
 
-    Words are what stands between spaces; CLIP's tokens never reach across one, so each word can be
-    tokenised by itself.
+    Words are runs of letters, digits, hyphens and apostrophes; CLIP's tokens never reach across
+    their ends, so each can be tokenised by itself.
     """
     limit = tokenizer.model_max_length
     ids = tokenizer(prompt, truncation=True, max_length=limit, verbose=False).input_ids
     words, spans, start = [], [], 1
-    for word in prompt.split():
+    for word in re.findall(r"[\w'’-]+|[^\w\s]+", prompt):
         count = len(tokenizer(word, add_special_tokens=False, verbose=False).input_ids)
         stop = min(start + count, len(ids) - 1)
         if stop > start:
