@@ -97,7 +97,12 @@ def check_reuse(
             f"This image was inverted with another model ({image.model.name!r}); its noise means "
             "nothing to this one. Invert it again."
         )
-    if image.trajectory.steps != steps:
+    if method.inverts and not image.inverted:
+        raise ConfigError(
+            "This image was prepared for a method that does without inversion, and this one needs "
+            "it. Give the image itself, or invert() it for this method."
+        )
+    if method.inverts and image.trajectory.steps != steps:
         raise ConfigError(
             f"This image was inverted with {image.trajectory.steps} steps, but the edit has "
             f"{steps}. Use the same number, or invert again."
@@ -119,10 +124,10 @@ def notes_on(task: Task, outcome: Outcome) -> tuple[str, ...]:
     notes = []
     if task.source in task.targets:
         notes.append(f"The target prompt {task.source!r} is the source prompt: nothing to edit.")
-    if not outcome.edited:
+    if not outcome.acted:
         notes.append(
-            "The method's window or site selection is empty, so the targets are plain generations "
-            "that share nothing with the source but the noise."
+            "The method's window or selection is empty: nothing was edited, and the targets share "
+            "nothing with the source but the noise (or, for sdedit, are the source)."
         )
     for note in notes:
         warnings.warn(note, FreepromptWarning, stacklevel=4)

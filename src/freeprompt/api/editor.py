@@ -19,7 +19,7 @@ from freeprompt.api.checks import (
 from freeprompt.api.provenance import Provenance, peak_memory
 from freeprompt.api.result import EditResult
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
-from freeprompt.core import Tape
+from freeprompt.core import Tape, Trajectory
 from freeprompt.core.loop import Callback
 from freeprompt.errors import ConfigError
 from freeprompt.images import fit, resize, to_images, to_tensor
@@ -150,6 +150,7 @@ class Editor:
             negative=negative,
             trajectory=inverted.trajectory if inverted else None,
             tape=inverted.tape if inverted and how.while_inverting(Tape(), steps) else None,
+            seed=seed,
             callback=callback,
         )
         outcome = how(self.model, task)
@@ -221,6 +222,14 @@ class Editor:
         picture = open_image(image)
         size = self._working_size(picture)
         clean = self.model.encode_image(to_tensor(resize(picture.image, size)))
+        if not how.inverts:
+            return InvertedImage(
+                model=self.model,
+                picture=picture,
+                size=size,
+                trajectory=Trajectory(latents=clean, prompt=source or ""),
+                inversion=None,
+            )
         tape = Tape()
         observers = how.while_inverting(tape, steps)
         trajectory = via(
@@ -303,13 +312,14 @@ def _asked(task: Task, method: Method, source: str | None) -> dict[str, Any]:
 
 def _of_image(inverted: InvertedImage | None, notes: tuple[str, ...]) -> dict[str, Any]:
     picture = inverted.picture if inverted else None
+    inversion = inverted.inversion if inverted else None
     return {
         "image": picture.name if picture else None,
         "image_sha256": picture.sha256 if picture else None,
         "image_size": picture.size if picture else None,
         "notes": (*(picture.notes if picture else ()), *notes),
-        "inversion": INVERSIONS.name_of(inverted.inversion) if inverted else None,
-        "inversion_parameters": inverted.inversion.to_dict() if inverted else {},
+        "inversion": INVERSIONS.name_of(inversion) if inversion else None,
+        "inversion_parameters": inversion.to_dict() if inversion else {},
     }
 
 

@@ -45,11 +45,13 @@ class EditResult:
 
     @property
     def reconstruction_psnr(self) -> float | None:
-        """PSNR in dB of the reconstruction against the VAE's own round trip; None if generated.
+        """PSNR in dB of the reconstruction against the VAE's round trip; None without inversion.
 
         Above 30 dB the inversion kept what matters; below 20 dB expect edits to lose the source.
         """
-        return None if self.inverted is None else self.inverted.psnr
+        if self.inverted is None or not self.inverted.inverted:
+            return None
+        return self.inverted.psnr
 
     def side_by_side(self) -> Image.Image:
         """Return a labelled row: the source (with its reconstruction if computed), the edits."""

@@ -28,7 +28,7 @@ class InvertedImage:
         picture: The image as it was read.
         size: (width, height) at which the model works on it.
         trajectory: The inversion.
-        inversion: How it was found.
+        inversion: How it was found; None if the method needs only the image's own latent.
         tape: What a method recorded meanwhile, or None.
     """
 
@@ -36,7 +36,7 @@ class InvertedImage:
     picture: Picture
     size: tuple[int, int]
     trajectory: Trajectory
-    inversion: Inversion
+    inversion: Inversion | None
     tape: Tape | None = None
 
     @cached_property
@@ -48,13 +48,16 @@ class InvertedImage:
     def reconstruction(self) -> Image.Image:
         """The image denoised again from its own noise, at the model's size.
 
-        Computed when first asked for, at one sample-forward a step.
+        Computed when first asked for, at one sample-forward a step. Without an inversion there is
+        no noise to start from, and this is the VAE's round trip.
         """
+        if self.inversion is None:
+            return self.round_trip
         return self._decode(reconstruct(self.model, self.trajectory))
 
     def reconstruct(self, callback: Callback) -> Image.Image:
         """Compute the reconstruction now, if it is not there yet, reporting every step."""
-        if not self.reconstructed:
+        if not self.reconstructed and self.inversion is not None:
             latent = reconstruct(self.model, self.trajectory, callback)
             self.__dict__["reconstruction"] = self._decode(latent)
         return self.reconstruction
@@ -65,9 +68,14 @@ class InvertedImage:
         return psnr(self.reconstruction, self.round_trip)
 
     @property
+    def inverted(self) -> bool:
+        """Whether there is an inversion, or just the image's latent."""
+        return self.inversion is not None
+
+    @property
     def reconstructed(self) -> bool:
         """Whether the reconstruction has been computed already."""
-        return "reconstruction" in self.__dict__
+        return self.inverted and "reconstruction" in self.__dict__
 
     @torch.no_grad()
     def _decode(self, latent: Tensor) -> Image.Image:

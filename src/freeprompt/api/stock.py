@@ -1,7 +1,7 @@
 """`controlled`: a method inside a stock diffusers call, where diffusers runs the loop."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from freeprompt.core import PAIR, Rows, Run
-from freeprompt.errors import ControlNeverFired, FreepromptWarning, UnsupportedModel
-from freeprompt.methods import Method
+from freeprompt.errors import ConfigError, ControlNeverFired, FreepromptWarning, UnsupportedModel
+from freeprompt.methods import Method, Task, TwoBranch
 from freeprompt.models import UNetModel, adapt
 
 
 @contextmanager
-def controlled(pipe: Any, method: Method) -> Iterator[None]:
+def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterator[None]:
     """Apply a method's controls while a stock pipeline call runs inside the with-block.
 
     The first prompt of the call is the source, the others are targets:
@@ -30,8 +30,10 @@ def controlled(pipe: Any, method: Method) -> Iterator[None]:
     Args:
         pipe: A pipeline of the Stable Diffusion 1.x or 2.x family.
         method: The method, for example `fp.methods.FPE(share=0.6)`.
+        prompts: Source and target prompts of the call, for methods that read them (P2P).
 
     Raises:
+        ConfigError: if the method runs its own loop, or reads prompts and got none.
         ControlNeverFired: at the end of the block, if nothing was denoised or edited in it.
         UnsupportedModel: if the call has no target row.
         AlreadyAttached: if controls are attached to this model now.
@@ -39,7 +41,18 @@ def controlled(pipe: Any, method: Method) -> Iterator[None]:
     Warns:
         FreepromptWarning: if source and target start from different noise.
     """
-    guest = _Guest(adapt(pipe, getattr(pipe, "name_or_path", "") or type(pipe).__name__), method)
+    if not isinstance(method, TwoBranch):
+        raise ConfigError(
+            f"{type(method).__name__} runs a loop of its own and cannot act inside a stock call. "
+            "Use Editor(pipe).edit(...)."
+        )
+    if method.reads_prompts and len(prompts) < 2:
+        raise ConfigError(
+            f"{type(method).__name__} works on words: give controlled() the prompts of the call, "
+            "prompts=[source, target, ...]."
+        )
+    name = getattr(pipe, "name_or_path", "") or type(pipe).__name__
+    guest = _Guest(adapt(pipe, name), method, tuple(prompts) or ("", ""))
     with ExitStack() as undo:
         guest.undo = undo
         before = pipe.unet.register_forward_pre_hook(guest.before, with_kwargs=True)
@@ -56,8 +69,8 @@ def controlled(pipe: Any, method: Method) -> Iterator[None]:
 class _Guest:
     """Attaches at the first call of the denoiser, when batch and schedule are known."""
 
-    def __init__(self, model: UNetModel, method: Method):
-        self.model, self.method = model, method
+    def __init__(self, model: UNetModel, method: Method, prompts: tuple[str, ...]):
+        self.model, self.method, self.prompts = model, method, prompts
         self.run: Run | None = None
         self.undo = ExitStack()
         self.step = ExitStack()
@@ -83,7 +96,15 @@ class _Guest:
                 FreepromptWarning,
                 stacklevel=2,
             )
-        controls = self.method.controls(self.model, steps)
+        source, *targets = self.prompts
+        task = Task(
+            targets=tuple(targets),
+            source=source,
+            start=sample[:1],
+            steps=steps,
+            guidance=float(self.model.pipe.guidance_scale),
+        )
+        controls = self.method.controls(self.model, task)
         return self.undo.enter_context(self.model.attach(controls, rows))
 
 

@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from freeprompt.core import Progress
     from freeprompt.core.loop import Callback
 
-LABELS = {"invert": "inverting", "edit": "editing", "reconstruct": "checking the inversion"}
+LABELS = {
+    "invert": "inverting",
+    "source": "generating",
+    "edit": "editing",
+    "reconstruct": "checking the inversion",
+}
 
 
 def print_json(data: Any) -> None:

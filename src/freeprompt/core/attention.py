@@ -85,7 +85,8 @@ def attend(call: Call, controls: "Sequence[Control]") -> Float[Tensor, "batch he
     """Compute attention under `controls`: the only place where softmax(QK^T)V is computed.
 
     Controls change q, k, v first, in order. A map is materialised only if one of them asks for it,
-    and the output comes from that map only if one of them edits it: looking changes no picture.
+    and only the rows whose map one of them rewrites are computed from it: looking changes no
+    picture, and rows that are not edited stay bit for bit what they were.
 
     Args:
         call: The evaluation as the model meant it.
@@ -99,6 +100,11 @@ def attend(call: Call, controls: "Sequence[Control]") -> Float[Tensor, "batch he
     for control in controls:
         if control.needs_probs:
             probs = control.probs(call, probs)
-    if not any(control.edits_probs for control in controls):
-        return call.fused()
-    return (probs @ call.v.to(probs.dtype)).to(call.v.dtype)
+    rewritten = {i for c in controls if c.edits_probs for i in c.rewrites(call.rows)}
+    out = call.fused()
+    if not rewritten:
+        return out
+    rows = list(out)
+    for i in rewritten:
+        rows[i] = (probs[i] @ call.v[i].to(probs.dtype)).to(out.dtype)
+    return torch.stack(rows)

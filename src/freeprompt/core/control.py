@@ -1,6 +1,6 @@
 """What an edit or an observation is: an object with four moments, all identity by default."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,8 +15,15 @@ from freeprompt.core.tape import Tape, TapeKey
 from freeprompt.core.window import Window
 
 TensorName = Literal["q", "k", "v"]
+Origin = Literal["same", "cond"]
 NOWHERE = Sites("none")
 ALWAYS = Window(0, 2**31)
+
+
+def order(rows: Rows, targets: Sequence[int], origin: Origin) -> list[int]:
+    """Return which row each row is made of, when `targets` take the source's."""
+    cond = True if origin == "cond" else None
+    return [rows.source_of(i, cond=cond) if i in targets else i for i in range(len(rows))]
 
 
 class Control:
@@ -46,6 +53,10 @@ class Control:
         """Read or change the attention map; each row sums to 1 over `key`."""
         return probs
 
+    def rewrites(self, rows: Rows) -> tuple[int, ...]:
+        """Return the batch rows whose map `probs` may change; all unless overridden."""
+        return tuple(range(len(rows)))
+
     def feature(
         self, site: Site, step: int, rows: Rows, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
@@ -70,7 +81,8 @@ class Share(Control):
         names: Which of q, k, v are shared.
         sites: Where.
         window: When.
-        half: Which target rows take: `cond`, `uncond` or `both`, each from its own half.
+        half: Which target rows take: `cond`, `uncond` or `both`.
+        origin: `same` takes each from the source's same half, `cond` all from its conditional one.
         tape: Where the source comes from; None means from source rows in the same batch.
 
     Raises:
@@ -81,6 +93,7 @@ class Share(Control):
     sites: Sites = field()  # field(): the base class's default must not become this one's
     window: Window = field()
     half: Half = "cond"
+    origin: Origin = "same"
     tape: Tape | None = None
 
     def qkv(self, call: Call) -> Call:
@@ -90,10 +103,11 @@ class Share(Control):
     def _share(self, name: str, x: Tensor, call: Call) -> Tensor:
         rows, targets = call.rows, call.rows.targets(self.half)
         if self.tape is None:
-            return take(x, [rows.source_of(i) if i in targets else i for i in range(len(rows))])
+            return take(x, order(rows, targets, self.origin))
         parts = list(x)
         for i in targets:
-            key = TapeKey(call.step, call.site.name, name, rows.rows[i].conditional)
+            conditional = self.origin == "cond" or rows.rows[i].conditional
+            key = TapeKey(call.step, call.site.name, name, conditional)
             parts[i] = self.tape.read(key, like=x)
         return torch.stack(parts)
 
@@ -105,10 +119,10 @@ class ShareFeature(Control):
     sites: Sites = field()  # field(): the base class's default must not become this one's
     window: Window = field()
     half: Half = "both"
+    origin: Origin = "same"
 
     def feature(self, site: Site, step: int, rows: Rows, x: Tensor) -> Tensor:
-        targets = rows.targets(self.half)
-        return take(x, [rows.source_of(i) if i in targets else i for i in range(len(rows))])
+        return take(x, order(rows, rows.targets(self.half), self.origin))
 
 
 @dataclass(frozen=True, kw_only=True)

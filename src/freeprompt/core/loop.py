@@ -15,7 +15,7 @@ from freeprompt.core.sites import Site
 from freeprompt.core.trajectory import Trajectory
 
 State = Mapping[Branch, Tensor]
-Phase = Literal["invert", "edit", "reconstruct"]
+Phase = Literal["invert", "source", "edit", "reconstruct"]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from freeprompt.core.rows import Rows, Text
 from freeprompt.core.run import Run
 from freeprompt.core.schedule import DDIM
 from freeprompt.core.sites import Site
+from freeprompt.core.words import Spelling
 
 
 class Model(Protocol):
@@ -41,6 +42,9 @@ class Model(Protocol):
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Encode prompts, one row each."""
+
+    def spell(self, prompt: str) -> Spelling:
+        """Return a prompt's words and the tokens that they become."""
 
     def encode_image(self, x: Float[Tensor, "1 3 height width"]) -> Float[Tensor, "1 c h w"]:
         """Encode a picture in [-1, 1] as a scaled latent (posterior mean)."""

@@ -82,6 +82,37 @@ class Parameters:
         return {name: str(v) if isinstance(v, Sites) else v for name, v in values.items()}
 
 
+def named_numbers(parameter: str, text: str) -> dict[str, float]:
+    """Read a parameter such as `rabbit=0.2,park=0.8`.
+
+    Raises:
+        ConfigError: if it is not a list of word=number.
+    """
+    pairs = {}
+    for item in filter(None, text.split(",")):
+        word, _, value = item.partition("=")
+        try:
+            pairs[word.strip()] = float(value)
+        except ValueError:
+            raise ConfigError(
+                f"{parameter} takes word=number, separated by commas, such as rabbit=0.2,park=0.8; "
+                f"got {item!r} in {text!r}."
+            ) from None
+    return pairs
+
+
+def word_pair(parameter: str, text: str) -> tuple[str, str]:
+    """Read a parameter such as `dog,rabbit`; a single word stands for both.
+
+    Raises:
+        ConfigError: for more than two words.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if len(words) not in (1, 2):
+        raise ConfigError(f"{parameter} takes a source word and a target word; got {text!r}.")
+    return words[0], words[-1]
+
+
 def check_names(values: Iterable[str], owners: Iterable[type[Parameters]]) -> None:
     """Check that every name is a parameter of one of `owners`.
 

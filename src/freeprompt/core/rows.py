@@ -116,10 +116,14 @@ class Rows:
             if row.branch == branch and half in ("both", "cond" if row.conditional else "uncond")
         )
 
-    def source_of(self, index: int) -> int:
+    def source_of(self, index: int, *, cond: bool | None = None) -> int:
         """Return the batch index of the source row that row `index` takes from.
 
         That is the source row of the same half, or the only source row where there is but one.
+
+        Args:
+            index: Batch index of the taking row.
+            cond: Ask for the conditional (True) or unconditional (False) source row instead.
 
         Raises:
             MissingSource: if the batch has no source row.
@@ -130,7 +134,8 @@ class Rows:
                 "This batch has no source row to take from, and no tape was given. "
                 "Add source rows, or record a tape first."
             )
-        same = [i for i in sources if self.rows[i].conditional == self.rows[index].conditional]
+        half = self.rows[index].conditional if cond is None else cond
+        same = [i for i in sources if self.rows[i].conditional == half]
         return same[0] if same else sources[0]
 
     def spread(

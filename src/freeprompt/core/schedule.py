@@ -160,6 +160,22 @@ class DDIM:
         noise: Tensor = alpha**0.5 * prediction.to(wide) + (1 - alpha) ** 0.5 * x.to(wide)
         return noise
 
+    def noised(self, clean: Tensor, noise: Tensor, step: int) -> Tensor:
+        """Return the latent that denoising step `step` starts from, for an image and noise.
+
+        Args:
+            clean: The image's latent x_0, scaled.
+            noise: Unit-variance noise of the same shape.
+            step: Index in denoising order.
+
+        Raises:
+            ConfigError: if `step` is outside 0..steps-1.
+        """
+        alpha, _ = self.levels(step)
+        wide = _wide(clean)
+        noisy: Tensor = alpha**0.5 * clean.to(wide) + (1 - alpha) ** 0.5 * noise.to(wide)
+        return noisy.to(clean.dtype)
+
     def step(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
         """Move a latent one step towards the image, for given predicted noise."""
         before, after = self.levels(step)

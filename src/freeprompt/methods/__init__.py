@@ -4,7 +4,24 @@
 """
 
 from freeprompt.methods.base import METHODS, Method, Outcome, Task
+from freeprompt.methods.diffedit import DiffEdit
 from freeprompt.methods.fpe import FPE
+from freeprompt.methods.masactrl import MasaCtrl
+from freeprompt.methods.p2p import P2P
+from freeprompt.methods.pnp import PnP
+from freeprompt.methods.sdedit import SDEdit
 from freeprompt.methods.two_branch import TwoBranch
 
-__all__ = ["FPE", "METHODS", "Method", "Outcome", "Task", "TwoBranch"]
+__all__ = [
+    "FPE",
+    "METHODS",
+    "P2P",
+    "DiffEdit",
+    "MasaCtrl",
+    "Method",
+    "Outcome",
+    "PnP",
+    "SDEdit",
+    "Task",
+    "TwoBranch",
+]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from freeprompt.core import Control, Model, Record, Share, Sites, Tape, Window
 from freeprompt.core.params import param
-from freeprompt.methods.base import METHODS
+from freeprompt.methods.base import METHODS, Task
 from freeprompt.methods.two_branch import TwoBranch
 
 
@@ -66,9 +66,9 @@ class FPE(TwoBranch):
     def reads_uncond(self) -> bool:
         return self.half != "cond"
 
-    def controls(self, model: Model, steps: int, tape: Tape | None = None) -> list[Control]:
-        window = Window.until(self.share, steps)
-        return [Share(sites=self.sites, window=window, half=self.half, tape=tape)]  # type: ignore[arg-type]
+    def controls(self, model: Model, task: Task) -> list[Control]:
+        window = Window.until(self.share, task.steps)
+        return [Share(sites=self.sites, window=window, half=self.half, tape=task.tape)]  # type: ignore[arg-type]
 
     def while_inverting(self, tape: Tape, steps: int) -> list[Control]:
         if self.record == "none":

@@ -1,12 +1,12 @@
 """The skeleton that most methods share: source and target side by side, tied by controls."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from torch import Tensor
 
-from freeprompt.core import PAIR, TARGET, TRIPLE, Control, Model, Rows, Site, denoise
+from freeprompt.core import PAIR, TARGET, TRIPLE, Control, Model, Rows, Site, Text, denoise
 from freeprompt.core.rows import Branch
 from freeprompt.methods.base import Method, Outcome, Task
 
@@ -32,13 +32,13 @@ class TwoBranch(Method):
         return False
 
     def __call__(self, model: Model, task: Task) -> Outcome:
-        controls = self.controls(model, task.steps, task.tape)
+        controls = self.controls(model, task)
         schedule = model.schedule(task.steps)
         text = {
             "source": model.encode_text([task.source]),
             "target": model.encode_text(task.targets),
         }
-        null = model.encode_text([task.negative])
+        null = self._null(model, task)
         state: dict[Branch, Tensor] = {
             "source": task.start,
             "target": task.start.expand(len(task.targets), -1, -1, -1),
@@ -62,7 +62,17 @@ class TwoBranch(Method):
             state = dict(done.state)
             edited += done.edited
         source = state["source"] if task.trajectory is None else None
-        return Outcome(targets=state["target"], source=source, edited=tuple(edited))
+        return Outcome(
+            targets=state["target"], source=source, edited=tuple(edited), acted=bool(edited)
+        )
+
+    @staticmethod
+    def _null(model: Model, task: Task) -> Text | list[Text]:
+        """Return the unconditional embedding, or one a step where the inversion found some."""
+        plain = model.encode_text([task.negative])
+        if task.trajectory is None or task.trajectory.null is None:
+            return plain
+        return [replace(plain, states=one[None].to(plain.states)) for one in task.trajectory.null]
 
     def _segments(self, controls: Sequence[Control], task: Task) -> Iterator[tuple[Rows, int, int]]:
         """Cut the run where the source enters or leaves the batch: (rows, start, stop)."""
@@ -87,6 +97,4 @@ class TwoBranch(Method):
             rows = PAIR
         else:
             rows = TRIPLE
-        if task.guidance <= 1:
-            rows = rows.without(half="uncond")
-        return rows.with_targets(len(task.targets))
+        return task.shape(rows)

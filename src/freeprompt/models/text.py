@@ -1,11 +1,13 @@
 """Prompts to tokens, with nothing dropped in silence."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from freeprompt.core.words import Spelling
 from freeprompt.errors import ConfigError, FreepromptWarning
 
 
@@ -35,6 +37,31 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     )
     ids: Tensor = batch.input_ids
     return ids
+
+
+def spell(tokenizer: Any, prompt: str) -> Spelling:
+    """Return a prompt's words and the tokens that they become; what is cut off has no tokens.
+
+    Words are runs of letters, digits, hyphens and apostrophes; CLIP's tokens never reach across
+    their ends, so each can be tokenised by itself.
+    """
+    limit = tokenizer.model_max_length
+    ids = tokenizer(prompt, truncation=True, max_length=limit, verbose=False).input_ids
+    words, spans, start = [], [], 1
+    for word in re.findall(r"[\w'’-]+|[^\w\s]+", prompt):
+        count = len(tokenizer(word, add_special_tokens=False, verbose=False).input_ids)
+        stop = min(start + count, len(ids) - 1)
+        if stop > start:
+            words.append(word)
+            spans.append((start, stop))
+        start = stop
+    return Spelling(
+        prompt=prompt,
+        pieces=tuple(tokenizer.convert_ids_to_tokens(ids)),
+        words=tuple(words),
+        spans=tuple(spans),
+        length=limit,
+    )
 
 
 def _warn_if_cut(tokenizer: Any, prompt: str) -> None:

@@ -115,7 +115,7 @@ def tiny_tokenizer() -> Any:
     vocab = {piece: i for i, piece in enumerate(pieces)}
     vocab |= {f"{piece}</w>": len(vocab) + i for i, piece in enumerate(pieces)}
     merges: list[tuple[str, str]] = []
-    for word in WORDS:
+    for word in sorted(WORDS, key=len, reverse=True):  # or "at" would split "cat"
         spelled = [*word[:-1], f"{word[-1]}</w>"]
         left = spelled[0]
         for right in spelled[1:]:

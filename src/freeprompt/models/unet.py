@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from freeprompt.core import DDIM, Control, Rows, Run, Site, Text
+from freeprompt.core.words import Spelling
 from freeprompt.models.seam import attach
-from freeprompt.models.text import tokenize
+from freeprompt.models.text import spell, tokenize
 from freeprompt.models.walk import unet_sites
 
 
@@ -85,6 +86,10 @@ class UNetModel:
             mask = (ids != self.pipe.tokenizer.pad_token_id).long()
         states = self.pipe.text_encoder(ids, attention_mask=mask)[0]
         return Text(states.to(self.dtype))
+
+    def spell(self, prompt: str) -> Spelling:
+        """Return a prompt's words and the tokens that they become."""
+        return spell(self.pipe.tokenizer, prompt)
 
     def encode_image(self, x: Tensor) -> Tensor:
         """Encode a picture in [-1, 1] as the scaled mean of the VAE's posterior."""

@@ -1,0 +1,45 @@
+"""MasaCtrl: the target looks with its own queries at the source's keys and values."""
+
+from dataclasses import dataclass
+
+from freeprompt.core import Control, Model, Share, Sites, Window
+from freeprompt.core.params import param
+from freeprompt.methods.base import METHODS, Task
+from freeprompt.methods.two_branch import TwoBranch
+
+
+@METHODS.register("masactrl")
+@dataclass(frozen=True, kw_only=True)
+class MasaCtrl(TwoBranch):
+    """Edit pose and shape by sharing self-attention keys and values: softmax(Q_tgt K_src^T) V_src.
+
+    The opposite of FPE: the target decides where to look, and what it finds there is the source's
+    own appearance. From a given step and layer on, in both halves of guidance, each from its own.
+
+    Preserves: texture, colour, identity.  Changes: pose, layout, number.
+    Fails when: the edit asks for another colour or material.
+
+    Source: Cao et al., ICCV 2023, arXiv:2304.08465; released code (start step 4, layer 10 of 16,
+    counted from 0, which are layers 11-16).
+    """
+
+    sites: Sites = param(
+        Sites("self:up.2,up.3"),
+        "Which self-attention layers share; on SD 1 these are layers 11-16",
+        source="released code",
+    )
+    start: int = param(4, "First step that shares", low=0, unit="steps", source="released code")
+    half: str = param(
+        "both",
+        "Which half of the target's batch rows take the source's keys and values",
+        choices=("cond", "uncond", "both"),
+        source="released code",
+    )
+
+    @property
+    def reads_uncond(self) -> bool:
+        return self.half != "cond"
+
+    def controls(self, model: Model, task: Task) -> list[Control]:
+        window = Window(self.start, task.steps)
+        return [Share(names=("k", "v"), sites=self.sites, window=window, half=self.half)]  # type: ignore[arg-type]

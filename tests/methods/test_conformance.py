@@ -1,0 +1,127 @@
+"""What every registered method promises, whatever it does inside."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+
+import freeprompt.api as api
+from freeprompt.methods import METHODS, TwoBranch
+from freeprompt.models.tiny import tiny_sd
+
+STEPS = 4
+SOURCE, TARGET = "a red dog", "a blue cat"
+DOCS = Path(__file__).parents[2] / "docs" / "methods"
+EMPTY = {
+    "diffedit": {"encode": 0},
+    "fpe": {"share": 0},
+    "masactrl": {"start": STEPS},
+    "p2p": {"share": 0, "cross": 0},
+    "pnp": {"share": 0, "feature_share": 0},
+    "sdedit": {"strength": 0},
+}
+FORWARDS = {  # (generated, real) at 50 steps
+    "diffedit": (2 * 50 + 10 * 2 + 2 * 40, 50 + 10 * 2 + 2 * 40),
+    "fpe": (4 * 50, 50 + 3 * 40 + 2 * 10),
+    "masactrl": (4 * 50, 50 + 2 * 4 + 3 * 46),
+    "p2p": (4 * 50, 50 + 3 * 30 + 2 * 20),
+    "pnp": (4 * 50, 50 + 3 * 40 + 2 * 10),
+    "sdedit": (2 * 50 + 2 * 40, 2 * 40),
+}
+FEW_STEPS = {"masactrl": {"start": 1}}  # so that its window begins within them
+pytestmark = pytest.mark.parametrize("name", list(METHODS))
+
+
+@pytest.fixture(scope="module")
+def editor():
+    return api.Editor(tiny_sd(sample_size=8), name="tiny")
+
+
+@pytest.fixture(scope="module")
+def picture(editor):
+    return editor.edit(TARGET, source=SOURCE, steps=2, seed=3).source
+
+
+def few(name):
+    return {"method": name, "steps": STEPS, **FEW_STEPS.get(name, {})}
+
+
+def pixels(images):
+    return [image.tobytes() for image in images]
+
+
+def test_generated_and_again(editor, name):
+    first, second = (
+        editor.edit([TARGET, "a green horse"], source=SOURCE, seed=1, **few(name)) for _ in range(2)
+    )
+    assert pixels(first.images) == pixels(second.images)
+    assert first.images[0].tobytes() != first.source.tobytes()
+    assert first.images[0].tobytes() != first.images[1].tobytes()
+    assert first.provenance.method == name
+
+
+def test_a_real_image_with_and_without_a_source_prompt(editor, picture, name):
+    reads = METHODS[name].reads_prompts
+    for source in (SOURCE, None)[: 1 if reads else 2]:
+        result = editor.edit(TARGET, image=picture, source=source, **few(name))
+        assert result.images[0].size == picture.size
+        assert result.images[0].tobytes() != picture.tobytes()
+
+
+def test_the_generated_source_is_the_plain_one(editor, name):
+    """Whatever a method does, the picture that is kept is the one without it."""
+    plain = editor.edit(SOURCE + " at night", source=SOURCE, steps=STEPS, sites="self:7").source
+    kept = editor.edit(TARGET, source=SOURCE, **few(name)).source
+    difference = torch.tensor(list(plain.tobytes())) - torch.tensor(list(kept.tobytes()))
+    assert difference.abs().max() <= 1  # its batch has another size in methods without a pair
+    if issubclass(METHODS[name], TwoBranch):
+        assert plain.tobytes() == kept.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::freeprompt.errors.FreepromptWarning")
+def test_an_empty_window_edits_nothing_and_says_so(editor, name):
+    with pytest.warns(api.checks.FreepromptWarning, match="nothing was edited"):
+        empty = editor.edit(TARGET, source=SOURCE, method=name, steps=STEPS, **EMPTY[name])
+    assert empty.provenance.edited_pairs == 0
+    if issubclass(METHODS[name], TwoBranch):
+        with pytest.warns(api.checks.FreepromptWarning):
+            plain = editor.edit(TARGET, source=SOURCE, steps=STEPS, share=0)
+        assert pixels(empty.images) == pixels(plain.images)
+    else:
+        assert pixels(empty.images) == pixels([empty.source])
+
+
+def test_counted_work(editor, picture, name):
+    seen = []
+    hook = editor.pipe.unet.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
+    generated = editor.edit(TARGET, source=SOURCE, method=name)
+    counted = [sum(seen)]
+    seen.clear()
+    source = SOURCE if METHODS[name].reads_prompts else None
+    real = editor.edit(TARGET, image=picture, source=source, method=name)
+    counted.append(sum(seen))
+    hook.remove()
+    assert tuple(counted) == FORWARDS[name]
+    assert generated.provenance.sample_forwards == counted[0]
+    assert real.provenance.sample_forwards == counted[1]
+
+
+def test_parameters_survive_text_and_provenance(name):
+    method = METHODS[name]()
+    values = method.to_dict()
+    assert METHODS[name].build({key: str(value) for key, value in values.items()}) == method
+    assert METHODS[name].build(values) == method
+
+
+def test_documented(name):
+    text = inspect.getdoc(METHODS[name])
+    assert all(
+        word in text for word in ("Source:", "arXiv:", "Preserves:", "Changes:", "Fails when:")
+    )
+    page = (DOCS / f"{name}.md").read_text()
+    assert "arXiv:" in page
+    assert f"({name}.md)" in (DOCS / "README.md").read_text()
+    for spec in METHODS[name].specs().values():
+        assert spec.help
+        assert spec.source
