@@ -25,7 +25,8 @@ of them. `same` is the largest difference of the target's latent from the releas
 relative to that latent's largest value.
 
 A multiple of five steps has the same mix of rows as the usual fifty (80 % of them share), so ratios
-of work are those of fifty. `--full` measures single passes and counts them, see `passes`.
+of work are those of fifty. Single passes through the network are measured as well, and `--full`
+measures nothing else: it counts them, see `passes`.
 """
 
 from argparse import Namespace
@@ -270,6 +271,8 @@ def run(size: Size, given: Namespace, report: Report) -> None:
         what = "to pictures" if pictures else "latents only"
         rows = measure(Bench(pipe, steps, pictures), given.repeats)
         report.add(f"{size.summary}, {steps} steps, {what}", rows)
+    single, _ = passes.measure(pipe, given.repeats)
+    report.add(f"{size.summary}, one pass", single)
 
 
 def run_full(given: Namespace, report: Report) -> None:

@@ -75,7 +75,8 @@ def resolve(
 
 
 def _class(registry: Registry[Any], given: Any) -> type[Any]:
-    return type(given) if isinstance(given, Parameters) else registry[given]
+    # by its name, so that an unregistered class is refused before it has done any work
+    return registry[registry.name_of(given) if isinstance(given, Parameters) else given]
 
 
 def _build(owner: type[Any], given: Any, parameters: Mapping[str, Any]) -> Any:

@@ -78,6 +78,9 @@ class Call:
             scores = scores.masked_fill(~self.mask, -torch.inf)
         elif self.mask is not None:
             scores = scores + self.mask
+        if self.options.get("is_causal"):
+            ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(ahead, -torch.inf)
         return scores.softmax(-1)
 
 
@@ -94,12 +97,12 @@ def attend(call: Call, controls: "Sequence[Control]") -> Float[Tensor, "batch he
     """
     for control in controls:
         call = control.qkv(call)
-    if not any(control.needs_probs for control in controls):
+    mapped = [control for control in controls if control.needs_probs or control.edits_probs]
+    if not mapped:
         return call.fused()
     probs = call.probs()
-    for control in controls:
-        if control.needs_probs:
-            probs = control.probs(call, probs)
+    for control in mapped:
+        probs = control.probs(call, probs)
     rewritten = {i for c in controls if c.edits_probs for i in c.rewrites(call.rows)}
     out = call.fused()
     if not rewritten:

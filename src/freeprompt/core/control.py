@@ -13,6 +13,7 @@ from freeprompt.core.rows import Branch, Half, Rows
 from freeprompt.core.sites import Site, Sites
 from freeprompt.core.tape import Tape, TapeKey
 from freeprompt.core.window import Window
+from freeprompt.errors import ConfigError, ControlNeverFired
 
 TensorName = Literal["q", "k", "v"]
 Origin = Literal["same", "cond"]
@@ -70,6 +71,21 @@ class Control:
         return state
 
 
+def taking(rows: Rows, half: Half) -> tuple[int, ...]:
+    """Return the batch indices of the target rows in `half`, of which there must be some.
+
+    Raises:
+        ControlNeverFired: if there is none.
+    """
+    targets = rows.targets(half)
+    if not targets:
+        raise ControlNeverFired(
+            f"half={half!r} names no row of this batch, so nothing would be edited. At guidance 1 "
+            "or below there are no unconditional rows; use half='cond'."
+        )
+    return targets
+
+
 @dataclass(frozen=True, kw_only=True)
 class Share(Control):
     """Give target rows the source's tensors: with q and k, the source's attention map.
@@ -101,7 +117,7 @@ class Share(Control):
         return call.with_(**shared)
 
     def _share(self, name: str, x: Tensor, call: Call) -> Tensor:
-        rows, targets = call.rows, call.rows.targets(self.half)
+        rows, targets = call.rows, taking(call.rows, self.half)
         if self.tape is None:
             return take(x, order(rows, targets, self.origin))
         parts = list(x)
@@ -122,7 +138,7 @@ class ShareFeature(Control):
     origin: Origin = "same"
 
     def feature(self, site: Site, step: int, rows: Rows, x: Tensor) -> Tensor:
-        return take(x, order(rows, rows.targets(self.half), self.origin))
+        return take(x, order(rows, taking(rows, self.half), self.origin))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +187,13 @@ class MapStore(Control):
     def probs(self, call: Call, probs: Tensor) -> Tensor:
         new = probs.detach()
         new = (new.mean(1, keepdim=True) if self.heads == "mean" else new).float().cpu()
-        count = self.counts[call.site.name] = self.counts.get(call.site.name, 0) + 1
         mean = self.maps.get(call.site.name, torch.zeros_like(new))
+        if mean.shape != new.shape:
+            raise ConfigError(
+                f"Maps of {call.site.name} are {tuple(new.shape)} now and were {tuple(mean.shape)} "
+                "(batch, heads, query, key): the batch or the picture has changed. Use one "
+                "MapStore for each."
+            )
+        count = self.counts[call.site.name] = self.counts.get(call.site.name, 0) + 1
         self.maps[call.site.name] = mean + (new - mean) / count
         return probs

@@ -13,6 +13,7 @@ from freeprompt.core.run import Run
 from freeprompt.core.schedule import Schedule
 from freeprompt.core.sites import Site
 from freeprompt.core.trajectory import Trajectory
+from freeprompt.errors import ConfigError
 
 State = Mapping[Branch, Tensor]
 Phase = Literal["invert", "source", "edit", "reconstruct"]
@@ -84,6 +85,11 @@ def denoise(
     Returns:
         Latents by branch and the edited (step, site) pairs.
     """
+    if replay is not None and replay.steps != schedule.steps:
+        raise ConfigError(
+            f"The trajectory to replay has {replay.steps} steps and the schedule {schedule.steps}, "
+            "so its latents belong to other noise levels. Use the same number for both."
+        )
     state = dict(state)
     stop = schedule.steps if stop is None else stop
     with model.attach(controls, rows) as run:

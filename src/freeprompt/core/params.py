@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from freeprompt.core.sites import Sites
-from freeprompt.core.window import step_count
-from freeprompt.errors import ConfigError, unknown
+from freeprompt.errors import BadFraction, ConfigError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,18 +129,17 @@ def _checked(owner: type, f: "dataclasses.Field[Any]", value: Any) -> Any:
     kind = type(f.default)
     try:
         value = _convert(kind, value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(_message(owner, f, spec, value, kind)) from None
-    if spec.unit == "share":
-        step_count(1, value)  # one place says what a share is
-    elif (
+    if (
         (spec.choices and value not in spec.choices)
         or (spec.low is not None and not value >= spec.low)
         or (spec.high is not None and not value <= spec.high)
     ):
-        raise ConfigError(_message(owner, f, spec, value, kind))
+        refused = BadFraction if spec.unit == "share" else ConfigError
+        raise refused(_message(owner, f, spec, value, kind))
     return value
 
 

@@ -1,7 +1,7 @@
 """Named classes of parameters: the one list that command line, page and grid are derived from."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from freeprompt.core.params import Parameters
 from freeprompt.errors import ConfigError, unknown
@@ -37,6 +37,13 @@ class Registry(Mapping[str, type[T]]):
             raise unknown(self._error, self._noun, str(name), self._classes)
         return self._classes[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the class registered under `name`, or `default`."""
+        return self._classes.get(name, default)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
 
@@ -44,5 +51,15 @@ class Registry(Mapping[str, type[T]]):
         return len(self._classes)
 
     def name_of(self, thing: Parameters) -> str:
-        """Return the name that the class of `thing` is registered under."""
-        return next(name for name, cls in self._classes.items() if type(thing) is cls)
+        """Return the name that the class of `thing` is registered under.
+
+        Raises:
+            ConfigError: if it is not registered.
+        """
+        for name, cls in self._classes.items():
+            if type(thing) is cls:
+                return name
+        raise self._error(
+            f"{type(thing).__name__} is no registered {self._noun}. Enter it with "
+            f"@{self._noun.upper()}S.register(name)."
+        )

@@ -85,12 +85,16 @@ class Rows:
         )
 
     def without(self, *, branch: Branch | None = None, half: Half | None = None) -> "Rows":
-        """Drop the rows that match every given property; `half` is `"cond"` or `"uncond"`."""
+        """Drop the rows that match every given property.
+
+        Raises:
+            ConfigError: if `half` is not one of cond, uncond, both.
+        """
         keep = [
             row
-            for row in self.rows
+            for i, row in enumerate(self.rows)
             if (branch is not None and row.branch != branch)
-            or (half is not None and row.conditional != (half == "cond"))
+            or (half is not None and i not in self.find(row.branch, half))
         ]
         return Rows(tuple(keep))
 

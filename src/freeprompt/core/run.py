@@ -1,7 +1,7 @@
 """The state of one attached run: which controls are live now, and what has fired so far."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,11 @@ def _planned(control: Control, known: Sequence[Site], name: str) -> Planned:
     kind = type(control)
     features = kind.feature is not Control.feature
     attention = kind.qkv is not Control.qkv or kind.probs is not Control.probs
+    if kind.probs is not Control.probs and not (control.needs_probs or control.edits_probs):
+        raise ControlNeverFired(
+            f"{kind.__name__} overrides probs but sets neither needs_probs nor edits_probs, so its "
+            "probs would never be called. Set needs_probs to look at maps, edits_probs to edit."
+        )
     for site in sites:
         if not (features if site.kind == "feature" else attention):
             raise ControlNeverFired(
@@ -66,9 +71,9 @@ class Run:
     @contextmanager
     def at(self, step: int, latent_size: tuple[int, int]) -> Iterator[None]:
         """Hold the run at `step` for one pass of the network, and book what fired."""
-        live = [p for p in self._plan if step in p.control.window]
+        live = {i: p for i, p in enumerate(self._plan) if step in p.control.window}
         self.step, self.latent_size, self.hits = step, latent_size, []
-        self.set_live(live)
+        self.set_live(live.values())
         yield
         self._book(live)
 
@@ -91,12 +96,11 @@ class Run:
                     "The picture would be an unedited one."
                 )
 
-    def _book(self, live: Sequence[Planned]) -> None:
-        hit = set(self.hits)
-        for planned in live:
-            i = self._plan.index(planned)
+    def _book(self, live: Mapping[int, Planned]) -> None:
+        hit = dict.fromkeys(self.hits)  # in the order they were passed
+        for i, planned in live.items():
             self._reached.add(i)
-            missed = planned.sites - hit
+            missed = planned.sites - hit.keys()
             if missed:
                 raise UnsupportedModel(
                     f"{self._name!r} did not pass through {sorted(s.name for s in missed)} at step "

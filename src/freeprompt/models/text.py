@@ -27,6 +27,8 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     for prompt in prompts:
         if not isinstance(prompt, str):
             raise ConfigError(f"A prompt must be text; got {type(prompt).__name__} {prompt!r}.")
+        if any("\ud800" <= character <= "\udfff" for character in prompt):
+            raise ConfigError(f"A prompt must be valid Unicode; got {prompt!r}.")
         _warn_if_cut(tokenizer, prompt)
     batch = tokenizer(
         list(prompts),

@@ -115,14 +115,23 @@ def tiny_tokenizer() -> Any:
     vocab = {piece: i for i, piece in enumerate(pieces)}
     vocab |= {f"{piece}</w>": len(vocab) + i for i, piece in enumerate(pieces)}
     merges: list[tuple[str, str]] = []
-    for word in sorted(WORDS, key=len, reverse=True):  # or "at" would split "cat"
-        spelled = [*word[:-1], f"{word[-1]}</w>"]
-        left = spelled[0]
-        for right in spelled[1:]:
-            if left + right not in vocab:
-                vocab[left + right] = len(vocab)
-                merges.append((left, right))
+    for word in WORDS:
+        left, *rest = _merged([*word[:-1], f"{word[-1]}</w>"], merges)
+        for right in rest:
+            vocab[left + right] = len(vocab)
+            merges.append((left, right))
             left += right
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocab[special] = len(vocab)
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
+
+
+def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
+    """Return what earlier words' merges make of a word, as the tokenizer will apply them first."""
+    for pair in merges:
+        i = 0
+        while i < len(pieces) - 1:
+            if (pieces[i], pieces[i + 1]) == pair:
+                pieces = [*pieces[:i], "".join(pair), *pieces[i + 2 :]]
+            i += 1
+    return pieces
