@@ -7,7 +7,7 @@ says how many of each kind there are. The encoders and the VAE are left out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from freeprompt.core import (
     denoise,
     step_count,
 )
-from freeprompt.methods import FPE
+from freeprompt.methods import FPE, Task
 from freeprompt.models import UNetModel
 
 STEPS = 50
@@ -84,8 +84,9 @@ class Passes:
 
     def kinds(self) -> dict[str, Work]:
         """Return every kind of pass by name; the name begins with its number of rows."""
-        share = FPE().controls(self.model, STEPS)
-        taped = FPE().controls(self.model, STEPS, self.tape)
+        task = Task(targets=("",), source="", start=self.noise, steps=STEPS, guidance=7.5)
+        share = FPE().controls(self.model, task)
+        taped = FPE().controls(self.model, replace(task, tape=self.tape))
         record = FPE(record="inversion").while_inverting(self.tape, STEPS)
         return {
             "1 row": partial(self.ours, SOURCE),

@@ -26,6 +26,7 @@ from tests.api.samples import (
     same,
     small_sd,
     start_noise,
+    state_of,
     told,
     watched,
 )
@@ -121,9 +122,11 @@ def test_8_nothing_of_an_edit_is_left_in_the_model(editor) -> None:
         noise = start_noise().expand(3, -1, -1, -1)
         return editor.pipe([DOG] * 3, num_inference_steps=2, latents=noise, output_type="latent")
 
-    plain, clean = draw().images, editor.invert(photo(), steps=4).trajectory.latents
+    before, plain = state_of(editor.pipe)["processors"], draw().images
+    clean = editor.invert(photo(), steps=4).trajectory.latents
     with pytest.raises(InterruptedError):
         editor.edit([TARGET, OTHER], source=DOG, steps=6, callback=stop)
+    assert state_of(editor.pipe)["processors"] == before
     assert torch.equal(draw().images, plain)
     assert torch.equal(editor.invert(photo(), steps=4).trajectory.latents, clean)
 

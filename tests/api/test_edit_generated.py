@@ -18,7 +18,7 @@ from tests.api.samples import (
 )
 
 import freeprompt as fp
-from freeprompt.errors import FreepromptWarning
+from freeprompt.errors import ControlNeverFired, FreepromptWarning
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,9 @@ def test_an_empty_window_or_selection_is_said(editor, empty) -> None:
 
 
 def test_a_half_that_has_no_rows_is_not_called_edited(editor) -> None:
-    """Guidance 1 has no unconditional rows, so sharing on those alone edits nothing."""
-    with told() as messages:
-        result = editor.edit(TARGET, source=SOURCE, steps=3, guidance=1, half="uncond", share=1)
-    assert messages, "a plain generation was passed off as an edit"
-    assert result.provenance.edited_pairs == 0
+    """Guidance 1 has no unconditional rows, so sharing on those alone would edit nothing."""
+    with pytest.raises(ControlNeverFired, match="uncond"):
+        editor.edit(TARGET, source=SOURCE, steps=3, guidance=1, half="uncond", share=1)
 
 
 def test_warnings_point_at_the_caller(editor) -> None:

@@ -325,7 +325,7 @@ def update_card(card: Path, output: Path) -> None:
 def _sheet(path: Path, images: Images, scenes: list[Scene], readings: list[Reading]) -> None:
     """Draw the first 48 images with their prompts and what the judge saw."""
     texts = [
-        f"{scene.caption()} → {' '.join(filter(None, (reading.color, reading.subject)))}"
+        f"{scene.caption()}: {' '.join(filter(None, (reading.color, reading.subject)))}"
         for scene, reading in zip(scenes, readings, strict=True)
     ]
     write_sheet(path, images[:48], 8, texts[:48])
