@@ -26,6 +26,7 @@ __all__ = [
     "MAX_PIXELS",
     "ImageInput",
     "Picture",
+    "finite",
     "fit",
     "open_image",
     "psnr",
@@ -175,18 +176,18 @@ def write_json(path: str | os.PathLike[str], data: object) -> None:
         SaveError: if it cannot be written, or holds something that JSON cannot.
     """
     try:
-        text = json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise _unsaved(path, error) from error
     _write_whole(path, (text + "\n").encode("utf-8", "replace"))
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
     """Replace NaN and infinities, which JSON does not know, by their names."""
     if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
+        return {key: finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 

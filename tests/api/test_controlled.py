@@ -137,8 +137,8 @@ def test_other_features_of_the_call_go_on(pipe) -> None:
 class Noting(FPE):
     """FPE that notes at which timestep, as the denoiser is given it, its control acts."""
 
-    def controls(self, model, steps, tape=None):
-        (share,) = super().controls(model, steps, tape)
+    def controls(self, model, task):
+        (share,) = super().controls(model, task)
         return [NotingShare(**vars(share))]
 
 

@@ -3,15 +3,19 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
+from operator import index
 from typing import Any
 
 from freeprompt.api.source import InvertedImage
-from freeprompt.core import Tape
+from freeprompt.core import Model, Record, Sites, Tape
 from freeprompt.core.params import Parameters, check_names
 from freeprompt.core.registry import Registry
+from freeprompt.core.tape import TapeKey
 from freeprompt.errors import ConfigError, FreepromptWarning
 from freeprompt.inversion import INVERSIONS, Inversion
-from freeprompt.methods import METHODS, Method, Outcome, Task
+from freeprompt.methods import METHODS, Method, Outcome, Task, TwoBranch
+from freeprompt.models import UNetModel
 
 
 def checked_prompts(targets: str | Sequence[str]) -> tuple[str, ...]:
@@ -29,24 +33,46 @@ def checked_prompts(targets: str | Sequence[str]) -> tuple[str, ...]:
     return prompts
 
 
+def integer(value: Any) -> int | None:
+    """Return a whole number of any integer type as an int, and None for anything else."""
+    try:
+        return None if isinstance(value, bool) else index(value)
+    except TypeError:
+        return None
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number of any integer type as an int.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    number = integer(value)
+    if number is None:
+        raise ConfigError(f"{name} must be a whole number; got {value!r}.")
+    return number
+
+
 def checked_guidance(guidance: Any) -> float:
     """Return a usable guidance scale.
 
     Raises:
         ConfigError: if it is not a finite number of at least 0.
     """
-    number = isinstance(guidance, (int, float)) and not isinstance(guidance, bool)
+    number = isinstance(guidance, Real) and not isinstance(guidance, bool)
     if not number or not math.isfinite(guidance) or guidance < 0:
         raise ConfigError(f"guidance must be a number of at least 0; got {guidance!r}.")
     return float(guidance)
 
 
-def check_source(source: Any, image: Any, *for_generated: Any) -> None:
+def check_source(source: Any, image: Any, negative: Any, *for_generated: Any) -> None:
     """Check that there is one source, and that nothing contradicts it.
 
     Raises:
         ConfigError: if there is none, or noise or a size is given for a real image.
     """
+    if not isinstance(negative, str):
+        raise ConfigError(f"negative must be text; got {negative!r}. Empty is the default.")
     if source is None and image is None:
         raise ConfigError(
             "There is nothing to edit. Give source= (the prompt of a generated image) or image= "
@@ -85,15 +111,41 @@ def _build(owner: type[Any], given: Any, parameters: Mapping[str, Any]) -> Any:
     return owner.build({**base, **mine})
 
 
+def check_sites(method: Method, model: Model) -> None:
+    """Check that every selection of a method exists in the model, before any work is done.
+
+    Raises:
+        ControlNeverFired: if one selects nothing.
+        BadSiteExpression: if one reaches beyond the model's layers.
+    """
+    for name in method.specs():
+        value = getattr(method, name)
+        if isinstance(value, Sites):
+            value.select(model.sites, model.name)
+
+
 def check_reuse(
-    image: InvertedImage, model: Any, source: str | None, method: Method, steps: int
+    image: InvertedImage,
+    model: UNetModel,
+    source: str | None,
+    method: Method,
+    inversion: Inversion | None,
+    steps: int,
 ) -> None:
     """Check that an inversion made earlier fits the edit at hand.
+
+    Args:
+        image: The inverted image.
+        model: The model that will edit.
+        source: Source prompt of the edit, if one was given.
+        method: The method.
+        inversion: What the edit asks for, or None if it does not ask.
+        steps: Steps of the edit.
 
     Raises:
         ConfigError: saying what differs.
     """
-    if image.model is not model:
+    if image.model.pipe.unet is not model.pipe.unet or image.model.pipe.vae is not model.pipe.vae:
         raise ConfigError(
             f"This image was inverted with another model ({image.model.name!r}); its noise means "
             "nothing to this one. Invert it again."
@@ -113,22 +165,40 @@ def check_reuse(
             f"This image was inverted with the source prompt {image.trajectory.prompt!r}, but the "
             f"edit says {source!r}. Leave source out, or invert again."
         )
-    if image.tape is None and method.while_inverting(Tape(), steps):
+    if inversion is not None and method.inverts and inversion != image.inversion:
         raise ConfigError(
-            "This method wants to record during the inversion, but the image was inverted without "
-            "it. Invert again with the same method and parameters."
+            f"This image was inverted with {image.inversion!r}, but the edit asks for "
+            f"{inversion!r}. Leave the inversion's parameters (such as iterations) out, or invert "
+            "again."
         )
+    for record in method.while_inverting(Tape(), steps):
+        if isinstance(record, Record) and not _recorded(image.tape, record, model, steps):
+            raise ConfigError(
+                "This method wants to record during the inversion, but the tape of this image "
+                "lacks some of what it needs. Invert again with the same method and parameters."
+            )
 
 
-def notes_on(task: Task, outcome: Outcome) -> tuple[str, ...]:
+def _recorded(tape: Tape | None, record: Record, model: Model, steps: int) -> bool:
+    wanted = (
+        TapeKey(step, site.name, name)
+        for site in record.sites.select(model.sites, model.name)
+        for step in range(record.window.start, min(record.window.stop, steps))
+        for name in record.names
+    )
+    return tape is not None and all(key in tape.tensors for key in wanted)
+
+
+def notes_on(method: Method, task: Task, outcome: Outcome) -> tuple[str, ...]:
     """Say what the user should know of an edit that may not be one, and warn of it."""
     notes = []
     if task.source in task.targets:
         notes.append(f"The target prompt {task.source!r} is the source prompt: nothing to edit.")
     if not outcome.acted:
+        made = "plain generations" if isinstance(method, TwoBranch) else "the source itself"
         notes.append(
-            "The method's window or selection is empty: nothing was edited, and the targets share "
-            "nothing with the source but the noise (or, for sdedit, are the source)."
+            f"The method's window or selection is empty, so the targets are {made}: nothing was "
+            "edited."
         )
     for note in notes:
         warnings.warn(note, FreepromptWarning, stacklevel=4)

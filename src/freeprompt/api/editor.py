@@ -10,11 +10,14 @@ from torch import Tensor
 
 from freeprompt.api.checks import (
     check_reuse,
+    check_sites,
     check_source,
     checked_guidance,
     checked_prompts,
+    integer,
     notes_on,
     resolve,
+    whole,
 )
 from freeprompt.api.provenance import Provenance, peak_memory
 from freeprompt.api.result import EditResult
@@ -129,17 +132,23 @@ class Editor:
             AlreadyAttached: if this model is editing right now.
         """
         prompts = checked_prompts(targets)
-        check_source(source, image, generator, latents, width, height)
+        check_source(source, image, negative, generator, latents, width, height)
         seed, guidance = checked_seed(seed), checked_guidance(guidance)
         how, via = resolve(method, inversion, parameters)
-        self.model.schedule(steps)  # refuses what it cannot be divided into
+        asked = via if inversion != "ddim" or set(via.specs()) & set(parameters) else None
+        steps = self._checked(how, steps)
         meter = _Meter(self.model)
+        self.model.cuts.clear()
         inverted = None
         if image is None:
             size = self._generated_size(width, height)
             start = start_noise(self.model, size, seed, generator, latents)
         else:
-            inverted = self._inverted(image, source, how, via, steps, callback)
+            if isinstance(image, InvertedImage):
+                check_reuse(image, self.model, source, how, asked, steps)
+                inverted = image
+            else:
+                inverted = self._inverted(image, source, how, via, steps, callback)
             size, start = inverted.size, inverted.trajectory.start
         task = Task(
             targets=prompts,
@@ -154,7 +163,7 @@ class Editor:
             callback=callback,
         )
         outcome = how(self.model, task)
-        notes = notes_on(task, outcome)
+        notes = (*self.model.cuts.values(), *notes_on(how, task, outcome))
         images, flags = self._pictures(outcome.targets)
         if inverted and not native:
             images = [inverted.restore_size(picture) for picture in images]
@@ -204,21 +213,20 @@ class Editor:
             ImageError: for a file that is no usable image.
         """
         how, via = resolve(method, inversion, parameters)
-        self.model.schedule(steps)  # refuses what it cannot be divided into
+        check_source(source, image, "")
+        steps = self._checked(how, steps)
+        self.model.cuts.clear()
         return self._inverted(image, source, how, via, steps, callback)
 
     def _inverted(
         self,
-        image: ImageInput | InvertedImage,
+        image: ImageInput,
         source: str | None,
         how: Method,
         via: Inversion,
         steps: int,
         callback: Callback | None,
     ) -> InvertedImage:
-        if isinstance(image, InvertedImage):
-            check_reuse(image, self.model, source, how, steps)
-            return image
         picture = open_image(image)
         size = self._working_size(picture)
         clean = self.model.encode_image(to_tensor(resize(picture.image, size)))
@@ -249,6 +257,13 @@ class Editor:
             tape=tape if observers else None,
         )
 
+    def _checked(self, how: Method, steps: Any) -> int:
+        """Refuse steps and sites that the model does not have; return the steps as an int."""
+        number = whole("The number of steps", steps)
+        self.model.schedule(number)
+        check_sites(how, self.model)
+        return number
+
     def _working_size(self, picture: Picture) -> tuple[int, int]:
         return fit(
             picture.size,
@@ -259,14 +274,16 @@ class Editor:
 
     def _generated_size(self, width: int | None, height: int | None) -> tuple[int, int]:
         native, unit = self.model.native_size, self.model.granularity
-        size = (native if width is None else width, native if height is None else height)
-        for name, value in zip(("width", "height"), size, strict=True):
-            if type(value) is not int or value % unit or value < self.model.shortest_side:
+        size = []
+        for name, given in (("width", width), ("height", height)):
+            value = native if given is None else integer(given)
+            if value is None or value % unit or value < self.model.shortest_side:
                 raise ConfigError(
                     f"{name} must be a multiple of {unit} pixels, at least "
-                    f"{self.model.shortest_side}; got {value!r}. The model's own is {native}."
+                    f"{self.model.shortest_side}; got {given!r}. The model's own is {native}."
                 )
-        return size
+            size.append(value)
+        return size[0], size[1]
 
     def _pictures(self, latents: Tensor) -> tuple[list[Any], list[bool]]:
         checked, flags = self.model.screen(self.model.decode(latents))

@@ -6,7 +6,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -120,9 +121,15 @@ class Provenance:
             )
         try:
             data = json.loads(text)
+            if not isinstance(data, dict):
+                raise TypeError(f"it is {data!r}, not a record")
             values: dict[str, Any] = {
                 name: tuple(v) if isinstance(v, list) else v for name, v in data.items()
             }
+            hints = get_type_hints(cls)
+            for name, value in values.items():
+                if name in hints and not _fits(value, hints[name]):
+                    raise TypeError(f"{name} is {value!r}")
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise ConfigError(
@@ -141,6 +148,23 @@ def peak_memory(device: torch.device) -> int:
         return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value read from JSON has the type that a field declares."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in args)
+    if origin is tuple:
+        kinds = args[:1] * len(value) if isinstance(value, tuple) and ... in args else args
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(kinds)
+            and all(_fits(v, kind) for v, kind in zip(value, kinds, strict=True))
+        )
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return hint is Any or isinstance(value, origin or hint)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,8 @@ from freeprompt.api.source import InvertedImage
 from freeprompt.errors import ConfigError
 from freeprompt.images import save_png, side_by_side, write_json
 
+OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EditResult:
@@ -53,6 +55,11 @@ class EditResult:
             return None
         return self.inverted.psnr
 
+    @property
+    def reconstructable(self) -> bool:
+        """Whether there is an inversion whose reconstruction can be computed."""
+        return self.inverted is not None and self.inverted.inverted
+
     def side_by_side(self) -> Image.Image:
         """Return a labelled row: the source (with its reconstruction if computed), the edits."""
         columns = [(f"edit: {t}", i) for t, i in zip(self.targets, self.images, strict=True)]
@@ -87,10 +94,12 @@ class EditResult:
             The files written, edits first. Each is whole or not there at all.
 
         Raises:
-            ConfigError: for a `.png` path and several targets.
+            ConfigError: for a `.png` path and several targets, for another picture format, or if
+                the input image would be replaced.
             SaveError: if something cannot be written.
         """
         path = Path(path)
+        check_kind(path)
         text = self.provenance.png_text()
         if path.suffix.lower() == ".png":
             return self._save_single(path, text)
@@ -100,11 +109,26 @@ class EditResult:
             pictures["source.png"] = self.source
         elif self.inverted.reconstructed:
             pictures["reconstruction.png"] = self.source
+        written = [path / name for name in (*pictures, "side-by-side.png", "result.json")]
+        self._spare_the_input(written)
         for name, picture in pictures.items():
             save_png(picture, path / name, text)
         save_png(self.side_by_side(), path / "side-by-side.png", {})
         write_json(path / "result.json", {**self.to_dict(), "files": names})
-        return [path / name for name in (*pictures, "side-by-side.png", "result.json")]
+        return written
+
+    def _spare_the_input(self, files: list[Path]) -> None:
+        """Refuse to write over the image that was edited."""
+        name = self.provenance.image
+        try:
+            same = [f for f in files if name and f.exists() and f.samefile(name)]
+        except OSError:  # the image has gone since
+            return
+        if same:
+            raise ConfigError(
+                f"Saving to {str(same[0])!r} would replace the input image itself. Choose another "
+                "folder or name."
+            )
 
     def _save_single(self, path: Path, text: dict[str, str]) -> list[Path]:
         if len(self.images) != 1:
@@ -113,9 +137,23 @@ class EditResult:
                 "Give a folder."
             )
         sidecar = path.with_suffix(".json")
+        self._spare_the_input([path, sidecar])
         save_png(self.images[0], path, text)
         write_json(sidecar, self.to_dict())
         return [path, sidecar]
+
+
+def check_kind(path: Path) -> None:
+    """Refuse names of picture formats that cannot be written.
+
+    Raises:
+        ConfigError: for .jpg and the like.
+    """
+    if path.suffix.lower() in OTHER_FORMATS and not path.is_dir():
+        raise ConfigError(
+            f"{str(path)!r} names a format that cannot carry a picture unchanged. Give a .png "
+            "name, or a folder."
+        )
 
 
 def file_names(targets: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import torch
@@ -117,12 +118,18 @@ def checked_seed(seed: Any) -> int:
     Raises:
         ConfigError: if it is not a whole number from 0 to 2**63-1.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+    try:
+        number = -1 if isinstance(seed, bool) else index(seed)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_SEED:
         raise ConfigError(f"The seed must be a whole number from 0 to {MAX_SEED}; got {seed!r}.")
-    return seed
+    return number
 
 
-def _check_latents(latents: Tensor, shape: tuple[int, ...]) -> None:
+def _check_latents(latents: object, shape: tuple[int, ...]) -> None:
+    if not isinstance(latents, Tensor):
+        raise ConfigError(f"latents must be a torch tensor; got {type(latents).__name__}.")
     if tuple(latents.shape) != shape:
         raise ConfigError(
             f"latents must have the shape {shape} for this size and model; got "

@@ -41,6 +41,8 @@ def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterat
     Warns:
         FreepromptWarning: if source and target start from different noise.
     """
+    if not isinstance(method, Method):
+        raise ConfigError(f"method must be an instance such as FPE(); got {method!r}.")
     if not isinstance(method, TwoBranch):
         raise ConfigError(
             f"{type(method).__name__} runs a loop of its own and cannot act inside a stock call. "
@@ -54,7 +56,7 @@ def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterat
     name = getattr(pipe, "name_or_path", "") or type(pipe).__name__
     guest = _Guest(adapt(pipe, name), method, tuple(prompts) or ("", ""))
     with ExitStack() as undo:
-        guest.undo = undo
+        undo.push(guest.attached)
         before = pipe.unet.register_forward_pre_hook(guest.before, with_kwargs=True)
         undo.callback(before.remove)
         after = pipe.unet.register_forward_hook(guest.after)
@@ -64,37 +66,56 @@ def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterat
             raise ControlNeverFired(
                 "Nothing was denoised inside controlled(): call the pipeline within the block."
             )
+        guest.finish()
 
 
 class _Guest:
-    """Attaches at the first call of the denoiser, when batch and schedule are known."""
+    """Attaches at the first call of the denoiser, when batch and schedule are known.
 
-    def __init__(self, model: UNetModel, method: Method, prompts: tuple[str, ...]):
+    A later pipeline call with another schedule or batch is attached anew.
+    """
+
+    def __init__(self, model: UNetModel, method: TwoBranch, prompts: tuple[str, ...]):
         self.model, self.method, self.prompts = model, method, prompts
         self.run: Run | None = None
-        self.undo = ExitStack()
+        self.shape: tuple[tuple[float, ...], int] | None = None
+        self.attached = ExitStack()
         self.step = ExitStack()
 
     def before(self, unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
-        steps = list(dict.fromkeys(float(t) for t in self.model.pipe.scheduler.timesteps))
+        text = args[2] if len(args) > 2 else kwargs.get("encoder_hidden_states")
+        steps = tuple(dict.fromkeys(float(t) for t in self.model.pipe.scheduler.timesteps))
+        if self.run is None or self.shape != (steps, len(sample)):
+            self.finish()
+            self.shape = steps, len(sample)
+            self.run = self._attach(sample, text, len(steps))
         step = steps.index(float(torch.as_tensor(timestep).flatten()[0]))
-        if self.run is None:
-            self.run = self._attach(sample, len(steps))
         self.step.enter_context(self.run.at(step, (sample.shape[-2], sample.shape[-1])))
 
     def after(self, unet: Any, args: Any, out: Any) -> None:
         self.step.close()
 
-    def _attach(self, sample: Tensor, steps: int) -> Run:
+    def finish(self) -> None:
+        """Detach after the last call under one schedule, and say if nothing was edited."""
+        self.attached.close()
+        if self.shape is not None and self.run is not None and not self.run.fired:
+            _warn("The method's window or selection is empty: nothing was edited in this call.")
+
+    def _attach(self, sample: Tensor, text: Tensor | None, steps: int) -> Run:
         rows = stock_rows(len(sample), self.model.pipe.do_classifier_free_guidance)
-        if any(not torch.equal(sample[i], sample[rows.source_of(i)]) for i in rows.targets()):
-            warnings.warn(
+        pairs = [(i, rows.source_of(i)) for i in rows.targets()]
+        if any(not torch.equal(sample[i], sample[j]) for i, j in pairs):
+            _warn(
                 "Source and target start from different noise, so their layouts have nothing in "
-                "common to share. Pass latents=noise.expand(len(prompts), -1, -1, -1).",
-                FreepromptWarning,
-                stacklevel=2,
+                "common to share. Pass latents=noise.expand(len(prompts), -1, -1, -1)."
+            )
+        spoken = [(i, j) for i, j in pairs if rows.rows[i].conditional]
+        if text is not None and any(torch.equal(text[i], text[j]) for i, j in spoken):
+            _warn(
+                "A target's prompt is the source's (the first of the call): nothing to edit there. "
+                "Leave num_images_per_prompt at 1."
             )
         source, *targets = self.prompts
         task = Task(
@@ -105,7 +126,11 @@ class _Guest:
             guidance=float(self.model.pipe.guidance_scale),
         )
         controls = self.method.controls(self.model, task)
-        return self.undo.enter_context(self.model.attach(controls, rows))
+        return self.attached.enter_context(self.model.attach(controls, rows))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, FreepromptWarning, stacklevel=2)
 
 
 def stock_rows(batch: int, guided: bool) -> Rows:

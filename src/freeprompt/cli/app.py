@@ -10,6 +10,7 @@ app = typer.Typer(
     name="freeprompt",
     help="Edit images with nothing but a target prompt, and see why it works.",
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # errors in one plain paragraph, whoever reads them
     no_args_is_help=True,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -28,10 +28,12 @@ def demo(
     from PIL import Image
 
     from freeprompt.api import load
+    from freeprompt.api.source import checked_seed
     from freeprompt.images import save_png
     from freeprompt.models import CATALOG
     from freeprompt.world import parse_scene
 
+    checked_seed(seed)
     if model is None and not CATALOG["emoji-sd"].embedded:
         typer.echo("emoji-sd is not part of this installation: using tiny-sd, which draws noise.")
         model = "tiny-sd"

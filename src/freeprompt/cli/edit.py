@@ -1,16 +1,16 @@
 """`freeprompt edit`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freeprompt.cli import show
-from freeprompt.errors import ConfigError, FreepromptWarning
+from freeprompt.errors import ConfigError, FreepromptWarning, SaveError
 
 if TYPE_CHECKING:
-    from freeprompt.api import Editor, EditResult, Provenance
+    from freeprompt.api import EditResult, Provenance
 
 DEFAULT_MODEL = "emoji-sd"
 
@@ -59,8 +59,6 @@ def edit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Edit a generated image (--source) or a real one (--image) towards each TARGET."""
-    from freeprompt.api import load
-
     asked = {
         "source": source,
         "method": method,
@@ -71,23 +69,67 @@ def edit(
         "seed": seed,
         "width": width,
         "height": height,
-        **parse_settings(settings or []),
     }
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    parameters: dict[str, Any] = dict(parse_settings(settings or []))
+    how = Running(device=device, dtype=dtype, as_json=as_json, reconstruct=reconstruct)
     check_out(out, image, len(targets or ()))
     if again is None:
-        editor = load(model or DEFAULT_MODEL, device=device, dtype=dtype or "auto")
-        given |= {"image": image, "native": native}
-        result = _run(editor, as_json, reconstruct, targets or [], **given)
+        check(targets or [], image, given, parameters)
+        given |= {"image": image, "native": native, **parameters}
+        result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
+    elif targets or native or given or parameters:
+        raise ConfigError(
+            "--from brings prompts and all settings with it. Only --image, --model, --device, "
+            "--dtype, -o and --json go together with it."
+        )
     else:
-        if targets or native or given:
-            raise ConfigError(
-                "--from brings prompts and all settings with it. Only --image, --model, --device, "
-                "--dtype, -o and --json go together with it."
-            )
-        result = _repeat(again, image, model, device, dtype, as_json, reconstruct)
+        result = _repeat(again, image, model, how, out)
     files = result.save(out)
     _report(result, files, as_json)
+
+
+def check(
+    targets: list[str], image: str | None, given: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    """Refuse what can be known to be wrong before a model is loaded.
+
+    Raises:
+        FreepromptError: as the edit would.
+    """
+    from freeprompt.api import checks
+    from freeprompt.api.source import checked_seed
+    from freeprompt.picture import open_image
+
+    checks.checked_prompts(targets)
+    sizes = given.get("width"), given.get("height")
+    checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
+    checks.resolve(given.get("method", "fpe"), given.get("inversion", "ddim"), parameters)
+    checks.checked_guidance(given.get("guidance", 7.5))
+    checked_seed(given.get("seed", 0))
+    if image is not None:
+        open_image(image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a model is run: where, in what precision, and with what on the screen."""
+
+    device: str
+    dtype: str | None
+    as_json: bool
+    reconstruct: bool
+
+    def edit(self, model: str, targets: list[str], **arguments: Any) -> "EditResult":
+        """Load a model and edit with it under a progress bar."""
+        from freeprompt.api import load
+
+        editor = load(model, device=self.device, dtype=self.dtype or "auto")
+        with show.progress(not self.as_json) as callback:
+            result = editor.edit(targets, callback=callback, **arguments)
+            if self.reconstruct and result.reconstructable:
+                result.inverted.reconstruct(callback)  # type: ignore[union-attr]
+        return result
 
 
 def parse_settings(settings: list[str]) -> dict[str, str]:
@@ -110,53 +152,45 @@ def check_out(out: str, image: str | None, targets: int) -> None:
 
     Raises:
         ConfigError: if it would replace the input, or does not fit.
+        SaveError: if nothing can be written there.
     """
+    from freeprompt.api.result import check_kind
+
     path = Path(out)
-    if image is not None and path.exists() and Path(image).exists() and path.samefile(image):
-        raise ConfigError(f"-o {out!r} is the input image itself. Choose another name.")
+    try:
+        exists = path.exists()
+        if image is not None and exists and Path(image).exists() and path.samefile(image):
+            raise ConfigError(f"-o {out!r} is the input image itself. Choose another name.")
+    except OSError as error:
+        raise ConfigError(f"-o {out!r} cannot be a file name: {error.strerror}.") from error
     if path.suffix.lower() == ".png":
         if targets > 1:
             raise ConfigError(
                 f"{targets} targets do not fit into one file ({out!r}): give a folder."
             )
-    elif path.exists() and not path.is_dir():
+    elif exists and not path.is_dir():
         raise ConfigError(f"-o {out!r} is a file that is no .png. Give a folder or a .png name.")
+    check_kind(path)
+    parent = next(p for p in (path, *path.absolute().parents) if p.is_dir() or p.is_file())
+    if parent != path and not parent.is_dir():
+        raise SaveError(f"{out!r} could not be written: {str(parent)!r} is a file, not a folder.")
 
 
-def _run(
-    editor: "Editor", as_json: bool, reconstruct: bool, targets: list[str], **arguments: Any
-) -> "EditResult":
-    with show.progress(not as_json) as callback:
-        result = editor.edit(targets, callback=callback, **arguments)
-        if reconstruct and result.inverted is not None:
-            result.inverted.reconstruct(callback)
-    return result
-
-
-def _repeat(
-    png: str,
-    image: str | None,
-    model: str | None,
-    device: str,
-    dtype: str | None,
-    as_json: bool,
-    reconstruct: bool,
-) -> "EditResult":
-    from freeprompt.api import Provenance, load
+def _repeat(png: str, image: str | None, model: str | None, how: Running, out: str) -> "EditResult":
+    from freeprompt.api import Provenance
 
     recipe = Provenance.from_png(png)
+    check_out(out, None, len(recipe.targets))
     if recipe.image_sha256 is not None:
         recipe = replace(recipe, image=_find_image(recipe, Path(png), image))
+        check_out(out, recipe.image, len(recipe.targets))
     elif recipe.seed is None:
         raise ConfigError(
             f"{png!r} was made from noise that its maker supplied, which it does not carry. "
             "It can be made again only in Python, with the same latents or generator."
         )
-    editor = load(model or recipe.model, device=device, dtype=dtype or recipe.dtype)
-    result = _run(
-        editor,
-        as_json,
-        reconstruct,
+    result = replace(how, dtype=how.dtype or recipe.dtype).edit(
+        model or recipe.model,
         list(recipe.targets),
         source=recipe.source,
         image=recipe.image,
@@ -179,20 +213,28 @@ def _noise(recipe: "Provenance") -> dict[str, Any]:
 
 
 def _find_image(recipe: "Provenance", png: Path, given: str | None) -> str:
-    from freeprompt.picture import open_image
-
+    """Return the file that has the contents of the image that was edited."""
     name = given if given is not None else recipe.image
     if name is None:
         raise ConfigError(f"{str(png)!r} was made from an image in memory. Give it with --image.")
     beside = png.parent / Path(name).name
-    if given is None and not Path(name).exists() and beside.exists():
-        name = str(beside)
-    if open_image(name).sha256 != recipe.image_sha256:
-        raise ConfigError(
-            f"{name!r} is not the image that {str(png)!r} was made from: its contents differ. "
-            "Give the original with --image."
-        )
-    return name
+    candidates = [name] if given is not None or not beside.exists() else [name, str(beside)]
+    there = [c for c in candidates if Path(c).exists()] or candidates[:1]
+    for candidate in there:
+        if _is_image(recipe, candidate):
+            return candidate
+    raise ConfigError(
+        f"{there[0]!r} is not the image that {str(png)!r} was made from: its contents differ. "
+        "Give the original with --image."
+    )
+
+
+def _is_image(recipe: "Provenance", name: str) -> bool:
+    from freeprompt.picture import open_image
+
+    picture = open_image(name)
+    # an image from memory is known by its pixels instead of the bytes of a file
+    return recipe.image_sha256 in (picture.sha256, open_image(picture.image).sha256)
 
 
 def _warn_of_differences(then: "Provenance", now: "Provenance") -> None:

@@ -20,7 +20,9 @@ LABELS = {
 
 def print_json(data: Any) -> None:
     """Print data as JSON on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    from freeprompt.images import finite
+
+    print(json.dumps(finite(data), indent=2, ensure_ascii=False))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -74,8 +74,11 @@ class Run:
         live = {i: p for i, p in enumerate(self._plan) if step in p.control.window}
         self.step, self.latent_size, self.hits = step, latent_size, []
         self.set_live(live.values())
-        yield
-        self._book(live)
+        try:
+            yield
+            self._book(live)
+        finally:
+            self.set_live(())  # whoever calls the network between steps gets it unedited
 
     def set_live(self, live: Iterable[Planned]) -> None:
         """Publish the live controls of every site, as tuples that compiled code can guard on."""

@@ -1,6 +1,7 @@
 """Models by name, and loading them from the package, a folder or the Hub."""
 
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -166,10 +167,10 @@ def _find(model: str) -> str | Path | Callable[[], Any]:
         if isinstance(entry.source, Path) and not entry.embedded:
             raise ModelError(f"The weights of {model!r} are missing from this installation.")
         return entry.source
-    path = Path(model).expanduser()
     try:
+        path = Path(model).expanduser()
         is_folder, is_there = path.is_dir(), path.exists()
-    except OSError:  # a name that no file can have
+    except (OSError, RuntimeError):  # a name that no file can have, or nobody's home
         is_folder = is_there = False
     if is_folder:
         if not (path / "model_index.json").is_file():
@@ -191,11 +192,18 @@ def _find(model: str) -> str | Path | Callable[[], Any]:
 
 def _from_pretrained(source: str | Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
 
+    bars = sys.stderr.isatty()
     try:
+        if not bars:
+            logging.disable_progress_bar()
         pipe = DiffusionPipeline.from_pretrained(source, dtype=dtype, use_safetensors=True)
     except Exception as error:
         raise _unreadable(source, error) from error
+    finally:
+        if not bars:
+            logging.enable_progress_bar()
     missing = _missing(pipe, source)
     if missing:
         raise _unreadable(source, ValueError(f"it lacks {missing}"))

@@ -11,12 +11,14 @@ from freeprompt.core.words import Spelling
 from freeprompt.errors import ConfigError, FreepromptWarning
 
 
-def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
+def tokenize(tokenizer: Any, prompts: Sequence[str], cuts: dict[str, str] | None = None) -> Tensor:
     """Return token ids, (prompts, model_max_length), cut and padded as the text encoder needs.
 
     Args:
         tokenizer: A CLIP tokenizer.
         prompts: Texts of any length.
+        cuts: What was cut off which prompt so far; prompts in it are not warned of again, and new
+            ones are entered.
 
     Raises:
         ConfigError: if a prompt is not text.
@@ -29,7 +31,7 @@ def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
             raise ConfigError(f"A prompt must be text; got {type(prompt).__name__} {prompt!r}.")
         if any("\ud800" <= character <= "\udfff" for character in prompt):
             raise ConfigError(f"A prompt must be valid Unicode; got {prompt!r}.")
-        _warn_if_cut(tokenizer, prompt)
+        _warn_if_cut(tokenizer, prompt, {} if cuts is None else cuts)
     batch = tokenizer(
         list(prompts),
         padding="max_length",
@@ -66,14 +68,15 @@ def spell(tokenizer: Any, prompt: str) -> Spelling:
     )
 
 
-def _warn_if_cut(tokenizer: Any, prompt: str) -> None:
+def _warn_if_cut(tokenizer: Any, prompt: str, cuts: dict[str, str]) -> None:
+    if prompt in cuts:
+        return
     limit = tokenizer.model_max_length
     ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
     if len(ids) > limit:
         dropped = tokenizer.decode(ids[limit - 1 : -1]).strip()
-        warnings.warn(
+        cuts[prompt] = (
             f"The prompt has {len(ids)} tokens and the text encoder reads {limit}. "
-            f"Dropped: {dropped!r}.",
-            FreepromptWarning,
-            stacklevel=2,
+            f"Dropped: {dropped!r}."
         )
+        warnings.warn(cuts[prompt], FreepromptWarning, stacklevel=2)

@@ -30,12 +30,14 @@ class UNetModel:
 
     Attributes:
         sample_forwards: Number of samples the network has evaluated through this adapter.
+        cuts: Prompts that were too long, and what was said of each; clear it to be told again.
     """
 
     def __init__(self, pipe: Any, name: str):
         self.pipe = pipe
         self.name = name
         self.sample_forwards = 0
+        self.cuts: dict[str, str] = {}
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -51,7 +53,7 @@ class UNetModel:
     @property
     def dtype(self) -> torch.dtype:
         """What the denoiser computes in."""
-        dtype: torch.dtype = self.pipe.unet.dtype
+        dtype: torch.dtype = next(self.pipe.unet.parameters()).dtype
         return dtype
 
     @property
@@ -80,7 +82,7 @@ class UNetModel:
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Encode prompts, one row each, (prompts, tokens, width)."""
-        ids = tokenize(self.pipe.tokenizer, prompts).to(self.device)
+        ids = tokenize(self.pipe.tokenizer, prompts, self.cuts).to(self.device)
         mask = None
         if getattr(self.pipe.text_encoder.config, "use_attention_mask", False):
             mask = (ids != self.pipe.tokenizer.pad_token_id).long()
@@ -114,8 +116,10 @@ class UNetModel:
         """
         if getattr(self.pipe, "safety_checker", None) is None:
             return images, [False] * len(images)
-        checked, flags = self.pipe.run_safety_checker(images, self.device, self.dtype)
-        return checked, list(flags)
+        _, flags = self.pipe.run_safety_checker(images.clone(), self.device, self.dtype)
+        hidden = torch.tensor([bool(flag) for flag in flags], device=images.device)
+        # hiding is not left to the checker: some only report, and its black is this range's grey
+        return torch.where(hidden.view(-1, 1, 1, 1), -torch.ones_like(images), images), list(flags)
 
     def predict(self, x: Tensor, timestep: int, text: Text) -> Tensor:
         """Return the network's raw answer, and add the batch to `sample_forwards`."""
