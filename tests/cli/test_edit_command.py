@@ -343,7 +343,14 @@ def test_the_input_of_a_remade_edit_is_not_the_output(freeprompt, here, image, r
     assert end.code == 2 and "input image" in end.err
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "photo", "out.jpg"])
+def test_the_picture_that_is_made_again_is_not_replaced(freeprompt, here, made) -> None:
+    """It lies in `out`, the default; made again with other versions it may come out differently."""
+    end = freeprompt("edit", "--from", f"out/{EDIT}", "--dtype", "bfloat16")
+    assert (here / "out" / EDIT).read_bytes() == made
+    assert end.code == 2 and "-o" in end.err
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "photo"])
 def test_a_file_that_is_no_png_is_no_place(freeprompt, here, name) -> None:
     (here / name).write_text("mine")
     end = freeprompt(*GENERATED, "--model", "small", "-o", name)
@@ -352,8 +359,10 @@ def test_a_file_that_is_no_png_is_no_place(freeprompt, here, name) -> None:
 
 
 def test_an_image_of_another_format_is_not_made_a_folder(freeprompt, here) -> None:
-    end = freeprompt(*GENERATED, "--model", "small", "-o", "new.jpg")
-    assert end.code == 2 and ".png" in end.err and files_in(here) == set()
+    (here / "old.jpg").write_text("mine")
+    for name in ("old.jpg", "new.jpg"):
+        end = freeprompt(*GENERATED, "--model", "small", "-o", name)
+        assert end.code == 2 and ".png" in end.err and files_in(here) == {"old.jpg"}
 
 
 def test_two_targets_do_not_fit_into_a_file(freeprompt, here) -> None:

@@ -24,7 +24,8 @@ def checked_prompts(targets: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: if there is none, or one that says nothing.
     """
-    prompts = (targets,) if isinstance(targets, str) else tuple(targets)
+    several = isinstance(targets, Sequence) and not isinstance(targets, str)
+    prompts: tuple[Any, ...] = tuple(targets) if several else (targets,)
     for prompt in prompts:
         if not isinstance(prompt, str) or not prompt.strip():
             raise ConfigError(f"A target prompt must say something; got {prompt!r}.")
@@ -192,7 +193,7 @@ def _recorded(tape: Tape | None, record: Record, model: Model, steps: int) -> bo
 def notes_on(method: Method, task: Task, outcome: Outcome) -> tuple[str, ...]:
     """Say what the user should know of an edit that may not be one, and warn of it."""
     notes = []
-    if task.source in task.targets:
+    if task.source.strip().casefold() in {t.strip().casefold() for t in task.targets}:
         notes.append(f"The target prompt {task.source!r} is the source prompt: nothing to edit.")
     if not outcome.acted:
         made = "plain generations" if isinstance(method, TwoBranch) else "the source itself"

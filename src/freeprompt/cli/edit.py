@@ -181,6 +181,7 @@ def _repeat(png: str, image: str | None, model: str | None, how: Running, out: s
 
     recipe = Provenance.from_png(png)
     check_out(out, None, len(recipe.targets))
+    _spare(Path(png), Path(out), recipe.targets)
     if recipe.image_sha256 is not None:
         recipe = replace(recipe, image=_find_image(recipe, Path(png), image))
         check_out(out, recipe.image, len(recipe.targets))
@@ -204,6 +205,19 @@ def _repeat(png: str, image: str | None, model: str | None, how: Running, out: s
     )
     _warn_of_differences(recipe, result.provenance)
     return result
+
+
+def _spare(png: Path, out: Path, targets: tuple[str, ...]) -> None:
+    """Refuse to write over the picture that is made again: it may not come out the same."""
+    from freeprompt.api.result import file_names
+
+    single = out.suffix.lower() == ".png"
+    written = [out] if single else [out / name for name in file_names(targets)]
+    if any(path.exists() and path.samefile(png) for path in written):
+        raise ConfigError(
+            f"-o {str(out)!r} would replace {str(png)!r}, the picture to be made again. Choose "
+            "another -o."
+        )
 
 
 def _noise(recipe: "Provenance") -> dict[str, Any]:

@@ -27,7 +27,8 @@ def step_count(steps: int, share: object) -> int:
             f"A share of the steps must be a number from 0 to 1, got {share!r}. "
             f"0.8 of {steps} steps means the first {int(steps * 0.8)}."
         )
-    return int(steps * float(share))
+    # numpy's by its digits: a float32 0.7 is 0.699999988, which would lose a step
+    return int(steps * float(str(share) if hasattr(share, "dtype") else share))
 
 
 @dataclass(frozen=True)

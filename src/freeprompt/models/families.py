@@ -33,6 +33,11 @@ def adapt(pipe: Any, name: str) -> UNetModel:
             f"{name!r} is a {kind} with a second text encoder (the SDXL family), which has no "
             "adapter here. Use a Stable Diffusion 1.x or 2.x checkpoint."
         )
+    if getattr(pipe, "controlnet", None) is not None or config.encoder_hid_dim_type:
+        raise UnsupportedModel(
+            f"{name!r} is a {kind} with a ControlNet or an IP-Adapter, whose image an edit would "
+            "leave out without a word. Use the plain text-to-image pipeline."
+        )
     if config.in_channels != pipe.vae.config.latent_channels:
         raise UnsupportedModel(
             f"{name!r} takes {config.in_channels} input channels where its VAE makes "
