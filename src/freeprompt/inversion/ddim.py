@@ -27,7 +27,7 @@ class DDIMInversion(Inversion):
 
     iterations: int = param(
         0,
-        "Fixed-point iterations a step; 3 make the inversion nearly exact",
+        "Fixed-point iterations a step; on a trained network 3 make the inversion nearly exact",
         low=0,
         high=100,
         source="FPE uses none",
