@@ -17,22 +17,6 @@ STEPS = 10
 SOURCE, TARGET = "a red dog standing in the park", "a blue cat standing in the park"
 
 
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny_sd()
-
-
-@pytest.fixture(scope="module")
-def model(pipe):
-    return adapt(pipe, "tiny")
-
-
 @pytest.fixture
 def start():
     return noise()

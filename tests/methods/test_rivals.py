@@ -9,29 +9,11 @@ from freeprompt.core.words import align
 from freeprompt.errors import ConfigError, PromptAlignmentError
 from freeprompt.inversion import DDIMInversion
 from freeprompt.methods import FPE, P2P, DiffEdit, MasaCtrl, PnP, SDEdit, Task
-from freeprompt.models import adapt
-from freeprompt.models.tiny import tiny_sd
 
 STEPS = 6
 SOURCE, TARGET = "a red dog", "a blue cat"
 TOLERANCE = 1e-4
 GUIDANCE = 3.0
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return tiny_sd()
-
-
-@pytest.fixture(scope="module")
-def model(pipe):
-    return adapt(pipe, "tiny")
 
 
 def noise(height=16, width=16, seed=0):
