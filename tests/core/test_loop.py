@@ -260,3 +260,61 @@ def test_an_exception_at_step_3_leaves_the_model_as_it_was(model, error):
     assert len(seen) == 4 and not any(isinstance(p, seen[0]) for p in after.values())
     assert after.keys() == before.keys() and all(after[path] is before[path] for path in before)
     assert restored(unet) and not unet._forward_hooks and not unet._forward_pre_hooks
+
+
+class Guide(Control):
+    """Watches the guidance, and may replace what comes out of it."""
+
+    def __init__(self, window, change=None):
+        self.window, self.change, self.seen = window, change, []
+
+    def guide(self, step, rows, state, noise, guided):
+        self.seen.append((step, rows, dict(state), noise, dict(guided)))
+        return guided if self.change is None else self.change(rows, noise, guided)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_guide_sees_every_row_and_what_guidance_made_of_them(prediction):
+    """In its window only; the noise is the network's, at the latents of the step's beginning."""
+    model = adapt(tiny_sd(prediction=prediction), "tiny")
+    watch, seen, w = Guide(Window(1, 3)), [], 3.0
+    run(model, controls=[watch], guidance=w, callback=seen.append)
+    assert [step for step, *_ in watch.seen] == [1, 2]
+    step, rows, state, noise, guided = watch.seen[0]
+    assert rows == PAIR and same(state, seen[0].state)
+    schedule = model.schedule(STEPS)
+    for branch, (u, c) in {"source": (0, 2), "target": (1, 3)}.items():
+        assert torch.equal(guided[branch], noise[[u]] + w * (noise[[c]] - noise[[u]]))
+        taken = schedule.step(state[branch], guided[branch], step)
+        assert torch.equal(taken, seen[1].state[branch])
+    x, text = rows.spread(state), model.encode_text(["", "", "a red dog", "a blue cat"])
+    answer = model.predict(x, schedule.timesteps[step], text)
+    assert torch.equal(noise, schedule.noise(x, answer, step))
+
+
+def test_the_step_is_taken_with_what_guide_returns(model):
+    """Taking the conditional half alone is denoising without guidance."""
+
+    def conditional(rows, noise, guided):
+        return {branch: noise[list(rows.find(branch, "cond"))] for branch in guided}
+
+    changed = run(model, controls=[Guide(Window(0, STEPS), conditional)], guidance=7.5).state
+    alone = run(model, rows=PAIR.without(half="uncond")).state
+    for branch in changed:
+        assert torch.allclose(changed[branch], alone[branch], rtol=0, atol=1e-4)
+
+
+def test_guides_act_in_the_order_of_the_controls(model):
+    double = Guide(Window(0, 1), lambda rows, noise, guided: {**guided, "target": noise[[0]]})
+    after = Guide(Window(0, 1))
+    run(model, controls=[double, after], stop=1)
+    assert torch.equal(after.seen[0][-1]["target"], double.seen[0][3][[0]])
+    assert torch.equal(after.seen[0][-1]["source"], double.seen[0][-1]["source"])
+
+
+def test_guide_sees_the_latents_of_branches_without_rows(model):
+    watch = Guide(Window(0, 1))
+    path = Trajectory(latents=torch.cat([noise(seed) for seed in range(STEPS + 1)]))
+    run(model, rows=TARGET, controls=[watch], replay=path, stop=1)
+    _, _, state, _, guided = watch.seen[0]
+    assert set(state) == {"source", "target"} and set(guided) == {"target"}

@@ -12,6 +12,7 @@ from freeprompt.core.rows import PAIR, SOURCE, TARGET, TRIPLE, Row, Rows, Text
 from freeprompt.core.run import Run
 from freeprompt.core.schedule import DDIM, Schedule
 from freeprompt.core.sites import Site, Sites
+from freeprompt.core.stochastic import Stochastic
 from freeprompt.core.tape import Tape
 from freeprompt.core.trajectory import Trajectory
 from freeprompt.core.window import Window, step_count
@@ -37,6 +38,7 @@ __all__ = [
     "ShareFeature",
     "Site",
     "Sites",
+    "Stochastic",
     "Tape",
     "Text",
     "Trajectory",

@@ -1,4 +1,4 @@
-"""What an edit or an observation is: an object with four moments, all identity by default."""
+"""What an edit or an observation is: an object with five moments, all identity by default."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +63,29 @@ class Control:
     ) -> Float[Tensor, "batch channels height width"]:
         """Change a convolution feature."""
         return x
+
+    def guide(
+        self,
+        step: int,
+        rows: Rows,
+        state: Mapping[Branch, Tensor],
+        noise: Float[Tensor, "batch channels height width"],
+        guided: Mapping[Branch, Tensor],
+    ) -> Mapping[Branch, Tensor]:
+        """Change the guided noise, after guidance and before the step is taken with it.
+
+        Args:
+            step: Index of the step.
+            rows: What each row of `noise` is; `rows.find(branch, half)` picks some.
+            state: Latents by branch at the beginning of the step, also of branches without rows.
+            noise: Predicted noise of every batch row; float64 where it was converted.
+            guided: Predicted noise by branch, (items, channels, height, width), the halves
+                combined; it has the branches that have rows.
+
+        Returns:
+            The noise to take the step with: the branches of `guided`.
+        """
+        return guided
 
     def latents(
         self, step: int, rows: Rows, state: Mapping[Branch, Tensor]

@@ -16,7 +16,7 @@ from freeprompt.core.trajectory import Trajectory
 from freeprompt.errors import ConfigError
 
 State = Mapping[Branch, Tensor]
-Phase = Literal["invert", "source", "edit", "reconstruct"]
+Phase = Literal["invert", "optimise", "source", "edit", "reconstruct"]
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,20 @@ def denoise(
     stop = schedule.steps if stop is None else stop
     with model.attach(controls, rows) as run:
         for i in range(start, stop):
-            state |= _one_step(model, schedule, state, i, text, null, run, guidance)
+            live = [control for control in controls if i in control.window]
+            guided = _predicted(model, schedule, state, i, text, null, run, guidance, live)
+            state |= {b: schedule.step(state[b], noise, i) for b, noise in guided.items()}
             if replay is not None:
                 # before the controls: a blend must see the exact source, not a drifted one
                 state["source"] = replay.after(i).to(state["source"])
-            for control in controls:
-                if i in control.window:
-                    state = dict(control.latents(i, rows, state))
+            for control in live:
+                state = dict(control.latents(i, rows, state))
             if callback is not None:
                 callback(Progress(phase, i, schedule.steps, dict(state)))
     return Denoised(state, tuple(run.fired))
 
 
-def _one_step(
+def _predicted(
     model: Model,
     schedule: Schedule,
     state: State,
@@ -115,14 +116,16 @@ def _one_step(
     null: Text | Sequence[Text],
     run: Run,
     guidance: float,
-) -> dict[Branch, Tensor]:
+    live: Sequence[Control],
+) -> State:
+    """Return the noise by branch that step `i` is taken with."""
     rows = run.rows
     batch = rows.spread(state)
     embeddings = rows.embeddings(text, null if isinstance(null, Text) else null[i])
     with run.at(i, (batch.shape[-2], batch.shape[-1])):
         prediction = model.predict(batch, schedule.timesteps[i], embeddings)
-    guided = rows.guide(prediction, guidance)
-    return {
-        branch: schedule.step(state[branch], schedule.noise(state[branch], answer, i), i)
-        for branch, answer in guided.items()
-    }
+    noise = schedule.noise(batch, prediction, i)  # linear, so guidance may come after it
+    guided: State = rows.guide(noise, guidance)
+    for control in live:
+        guided = control.guide(i, rows, state, noise, guided)
+    return guided

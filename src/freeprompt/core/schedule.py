@@ -156,7 +156,7 @@ class DDIM:
         if self.prediction == "epsilon":
             return prediction
         alpha, _ = self.levels(step)
-        wide = _wide(x)
+        wide = wide_dtype(x)
         noise: Tensor = alpha**0.5 * prediction.to(wide) + (1 - alpha) ** 0.5 * x.to(wide)
         return noise
 
@@ -172,7 +172,7 @@ class DDIM:
             ConfigError: if `step` is outside 0..steps-1.
         """
         alpha, _ = self.levels(step)
-        wide = _wide(clean)
+        wide = wide_dtype(clean)
         noisy: Tensor = alpha**0.5 * clean.to(wide) + (1 - alpha) ** 0.5 * noise.to(wide)
         return noisy.to(clean.dtype)
 
@@ -255,13 +255,14 @@ def alphas_from_betas(betas: Tensor, *, zero_snr: bool = False) -> tuple[float, 
     return tuple(bar.double().tolist())
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Return what a step is computed in: float64, where the device has it."""
     return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def _move(x: Tensor, noise: Tensor, here: float, there: float) -> Tensor:
     """Move `x` from cumulative alpha `here` to `there` along predicted noise."""
-    wide = _wide(x)
+    wide = wide_dtype(x)
     x0 = (x.to(wide) - (1 - here) ** 0.5 * noise.to(wide)) / here**0.5
     moved: Tensor = there**0.5 * x0 + (1 - there) ** 0.5 * noise.to(wide)
     return moved.to(x.dtype)
