@@ -12,7 +12,7 @@ import freeprompt
 ROOT = Path(freeprompt.__file__).parent
 
 ENGINE = {"errors", "core", "models", "inversion", "methods", "picture", "images", "provenance"}
-EVERYTHING = ENGINE | {"api", "analysis", "world", "judge", "train", "studio", "bench"}
+EVERYTHING = ENGINE | {"api", "analysis", "metrics", "world", "judge", "train", "studio", "bench"}
 MAY_IMPORT = {
     "errors": set(),
     "core": {"errors"},
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "picture": {"errors", "core"},
     "images": {"errors", "core", "picture"},
     "provenance": {"errors", "core"},
+    "metrics": {"errors", "core", "picture", "images"},
     "analysis": {"errors", "core", "models", "picture", "images"},
     "api": ENGINE,
     "judge": {"errors", "world"},
