@@ -16,16 +16,20 @@ DOCS = Path(__file__).parents[2] / "docs" / "methods"
 EMPTY = {
     "diffedit": {"encode": 0},
     "fpe": {"share": 0},
+    "fpe-protect": {"share": 0, "blend_start": 1},
     "masactrl": {"start": STEPS},
     "p2p": {"share": 0, "cross": 0},
+    "pix2pix-zero": {"strength": 0},
     "pnp": {"share": 0, "feature_share": 0},
     "sdedit": {"strength": 0},
 }
 FORWARDS = {  # (generated, real) at 50 steps
     "diffedit": (2 * 50 + 10 * 2 + 2 * 40, 50 + 10 * 2 + 2 * 40),
     "fpe": (4 * 50, 50 + 3 * 40 + 2 * 10),
+    "fpe-protect": (2 * 50 + 10 * 2 + 3 * 40 + 2 * 10, 50 + 10 * 2 + 3 * 40 + 2 * 10),
     "masactrl": (4 * 50, 50 + 2 * 4 + 3 * 46),
     "p2p": (4 * 50, 50 + 3 * 30 + 2 * 20),
+    "pix2pix-zero": (50 * (2 + 1 + 2), 50 + 50 * (1 + 1 + 2)),
     "pnp": (4 * 50, 50 + 3 * 40 + 2 * 10),
     "sdedit": (2 * 50 + 2 * 40, 2 * 40),
 }

@@ -9,6 +9,7 @@ from freeprompt.core.words import align
 from freeprompt.errors import ConfigError, PromptAlignmentError
 from freeprompt.inversion import DDIMInversion
 from freeprompt.methods import FPE, P2P, DiffEdit, MasaCtrl, PnP, SDEdit, Task
+from freeprompt.methods.masks import noise_difference
 
 STEPS = 6
 SOURCE, TARGET = "a red dog", "a blue cat"
@@ -61,6 +62,49 @@ class TestMasaCtrl:
             return (q @ k[order].transpose(-1, -2) * scale).softmax(-1), v[order]
 
         agree(model, MasaCtrl(start=1), rule)
+
+    def test_regions_by_hand(self, model):
+        """Two attentions, one a region of the source, composed by the target's region."""
+        late = tuple(f"up_blocks.{i}." for i in (2, 3))
+        places = ("down_blocks.2", "up_blocks.1")
+        threshold = 0.5
+
+        class Regions(ByHand):
+            sums = torch.zeros(2, 4, 4)
+            splits = 0
+
+            def regions(self, side):
+                low, high = self.sums.amin((1, 2), True), self.sums.amax((1, 2), True)
+                flat = ((self.sums - low) / (high - low))[:, None]
+                large = torch.nn.functional.interpolate(flat, (side, side), mode="bilinear")
+                return (large >= threshold).flatten(1)
+
+        run = Regions(model.pipe, STEPS, None, GUIDANCE)
+
+        def rule(name, cross, step, q, k, v, probs):
+            if cross and name.startswith(places):
+                run.sums = run.sums + probs[2:, :, :, 3].mean(1).view(2, 4, 4)
+            if cross or step < 1 or not name.startswith(late):
+                return probs, v
+            source, target = run.regions(int(q.shape[2] ** 0.5))
+            scores = q @ k[[0, 0, 2, 2]].transpose(-1, -2) * q.shape[-1] ** -0.5
+            probs, v = scores.softmax(-1), v[[0, 0, 2, 2]]
+            for row in (1, 3):
+                front = scores[row].masked_fill(~source, -torch.inf).softmax(-1)
+                back = scores[row].masked_fill(source, -torch.inf).softmax(-1)
+                probs[row] = torch.where(target[None, :, None], front, back)
+            run.splits += 1
+            return probs, v
+
+        run.rule = rule
+        kept, made = run.edit(SOURCE, TARGET, noise())
+        method = MasaCtrl(start=1, mask_words="dog,cat", mask_threshold=threshold)
+        outcome = method(model, task())
+        assert run.splits
+        assert gap(outcome.source, kept) < TOLERANCE
+        assert gap(outcome.targets, made) < TOLERANCE
+        assert gap(outcome.targets, MasaCtrl(start=1)(model, task()).targets) > 10 * TOLERANCE
+        assert torch.equal(outcome.source, MasaCtrl(start=1)(model, task()).source)
 
 
 class TestPnP:
@@ -277,12 +321,16 @@ class TestAlignment:
         assert self.spell(model, "a dog, a cat.").tokens_of("dog") == (2,)
 
 
+def difference(model, task, clean, draws):
+    return noise_difference(model, task, clean, level=0.5, draws=draws, clamp=3.0, threshold=0.5)
+
+
 class TestDiffEdit:
     def test_outside_the_mask_the_source_is_kept_exactly(self, model):
         trajectory = DDIMInversion()(model, noise(seed=3), steps=STEPS)
         real = task(source="", start=trajectory.start, trajectory=trajectory)
         method = DiffEdit(draws=2)
-        masks = method._masks(model, real, trajectory.clean)
+        masks = difference(model, real, trajectory.clean, 2)
         assert 0 < masks.mean() < 1
         outcome = method(model, real)
         outside = (masks == 0).expand_as(outcome.targets)
@@ -292,7 +340,7 @@ class TestDiffEdit:
 
     def test_the_mask_by_hand(self, model):
         """Mean absolute difference of two predictions, cut at three means, over its maximum."""
-        t, method = task(source=SOURCE), DiffEdit(draws=3)
+        t = task(source=SOURCE)
         clean, total = noise(seed=3), 0.0
         alpha = float(model.pipe.scheduler.alphas_cumprod[model.schedule(STEPS).timesteps[3]])
         for drawn in t.draw(clean, 3):
@@ -303,7 +351,18 @@ class TestDiffEdit:
             ]
             total = total + (answers[1] - answers[0]).abs().mean(1, keepdim=True) / 3
         cut = total.clamp(max=3 * float(total.mean()))
-        assert torch.equal(method._masks(model, t, clean), (cut / cut.max() > 0.5).float())
+        assert torch.equal(difference(model, t, clean, 3), (cut / cut.max() > 0.5).float())
+
+    def test_a_mask_that_is_given_takes_its_place(self, model):
+        trajectory = DDIMInversion()(model, noise(seed=3), steps=STEPS)
+        mask = torch.zeros(1, 1, 16, 16)
+        mask[..., 4:9, 2:7] = 1
+        real = task(source="", start=trajectory.start, trajectory=trajectory, mask=mask)
+        before = model.sample_forwards
+        outcome = DiffEdit()(model, real)
+        assert model.sample_forwards - before == 2 * int(0.8 * STEPS)
+        changed = (outcome.targets != trajectory.clean).any(1, keepdim=True)
+        assert torch.equal(changed.float(), mask)
 
 
 class TestSDEdit:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from freeprompt.api import attention as looking
 from freeprompt.api.checks import (
     check_reuse,
     check_sites,
@@ -19,6 +20,7 @@ from freeprompt.api.checks import (
     resolve,
     whole,
 )
+from freeprompt.api.mask import check_uses_mask, latent_mask
 from freeprompt.api.provenance import Provenance, peak_memory
 from freeprompt.api.result import EditResult
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
@@ -85,6 +87,7 @@ class Editor:
         *,
         source: str | None = None,
         image: ImageInput | InvertedImage | None = None,
+        mask: ImageInput | None = None,
         method: str | Method = "fpe",
         inversion: str | Inversion = "ddim",
         steps: int = 50,
@@ -107,6 +110,8 @@ class Editor:
                 what is there, and FPE does without.
             image: A real image: file, PIL image, array, bytes, or the `InvertedImage` of an
                 earlier call, whose work is then not done again.
+            mask: White where the picture may change, black where it must not; of the picture's
+                shape. For methods that use one (`fpe-protect`, `diffedit`).
             method: Name or instance; `freeprompt methods` lists them.
             inversion: Name or instance; how a real image becomes noise.
             steps: Number of denoising steps.
@@ -135,6 +140,10 @@ class Editor:
         check_source(source, image, negative, generator, latents, width, height)
         seed, guidance = checked_seed(seed), checked_guidance(guidance)
         how, via = resolve(method, inversion, parameters)
+        masked = None
+        if mask is not None:
+            check_uses_mask(how)
+            masked = open_image(mask)
         asked = via if inversion != "ddim" or set(via.specs()) & set(parameters) else None
         steps = self._checked(how, steps)
         meter = _Meter(self.model)
@@ -150,6 +159,10 @@ class Editor:
             else:
                 inverted = self._inverted(image, source, how, via, steps, callback)
             size, start = inverted.size, inverted.trajectory.start
+        room = None
+        if masked is not None:
+            shown = inverted.picture.size if inverted else size
+            room = latent_mask(masked, shown, (start.shape[-2], start.shape[-1])).to(start.device)
         task = Task(
             targets=prompts,
             source=(source or "") if inverted is None else inverted.trajectory.prompt,
@@ -159,6 +172,7 @@ class Editor:
             negative=negative,
             trajectory=inverted.trajectory if inverted else None,
             tape=inverted.tape if inverted and how.while_inverting(Tape(), steps) else None,
+            mask=room,
             seed=seed,
             callback=callback,
         )
@@ -171,6 +185,8 @@ class Editor:
             **self._identity(),
             **_asked(task, how, source),
             **_of_image(inverted, notes),
+            mask=masked.name if masked else None,
+            mask_sha256=masked.sha256 if masked else None,
             **_done(outcome),
             size=size,
             native=native,
@@ -217,6 +233,8 @@ class Editor:
         steps = self._checked(how, steps)
         self.model.cuts.clear()
         return self._inverted(image, source, how, via, steps, callback)
+
+    attention = looking.attention
 
     def _inverted(
         self,

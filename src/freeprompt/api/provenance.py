@@ -59,6 +59,8 @@ class Provenance:
         edited_pairs: Number of (step, site) pairs that were edited.
         sample_forwards: Samples that the denoiser evaluated for this edit, inversion included.
         flagged: For each target, whether the pipeline's safety checker blackened it.
+        mask: File name of the mask as given; None for memory or for none.
+        mask_sha256: Hash of the mask, or None.
         versions: Of Python and packages.
         seconds: Wall-clock time of the edit, loading excluded.
         peak_memory_bytes: Peak device memory; on a CPU the highest memory of the whole process.
@@ -89,6 +91,8 @@ class Provenance:
     edited_pairs: int
     sample_forwards: int
     flagged: tuple[bool, ...]
+    mask: str | None = None
+    mask_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=versions)
     seconds: float = 0.0
     peak_memory_bytes: int = 0

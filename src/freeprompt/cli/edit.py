@@ -23,6 +23,9 @@ def edit(
         str | None, typer.Option(help="Prompt of the source; optional with --image.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="A real image to edit.")] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="White where the picture may change; fpe-protect, diffedit.")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help=f"Catalogue name, folder or Hub id.  [default: {DEFAULT_MODEL}]"),
@@ -61,6 +64,7 @@ def edit(
     """Edit a generated image (--source) or a real one (--image) towards each TARGET."""
     asked = {
         "source": source,
+        "mask": mask,
         "method": method,
         "inversion": inversion,
         "steps": steps,
@@ -78,13 +82,13 @@ def edit(
         check(targets or [], image, given, parameters)
         given |= {"image": image, "native": native, **parameters}
         result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
-    elif targets or native or given or parameters:
+    elif targets or native or given.keys() - {"mask"} or parameters:
         raise ConfigError(
-            "--from brings prompts and all settings with it. Only --image, --model, --device, "
-            "--dtype, -o and --json go together with it."
+            "--from brings prompts and all settings with it. Only --image, --mask, --model, "
+            "--device, --dtype, -o and --json go together with it."
         )
     else:
-        result = _repeat(again, image, model, how, out)
+        result = _repeat(again, image, mask, model, how, out)
     files = result.save(out)
     _report(result, files, as_json)
 
@@ -98,13 +102,17 @@ def check(
         FreepromptError: as the edit would.
     """
     from freeprompt.api import checks
+    from freeprompt.api.mask import check_uses_mask
     from freeprompt.api.source import checked_seed
     from freeprompt.picture import open_image
 
     checks.checked_prompts(targets)
+    how, _ = checks.resolve(given.get("method", "fpe"), given.get("inversion", "ddim"), parameters)
+    if given.get("mask") is not None:
+        check_uses_mask(how)
+        open_image(given["mask"])
     sizes = given.get("width"), given.get("height")
     checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
-    checks.resolve(given.get("method", "fpe"), given.get("inversion", "ddim"), parameters)
     checks.checked_guidance(given.get("guidance", 7.5))
     checked_seed(given.get("seed", 0))
     if image is not None:
@@ -176,25 +184,32 @@ def check_out(out: str, image: str | None, targets: int) -> None:
         raise SaveError(f"{out!r} could not be written: {str(parent)!r} is a file, not a folder.")
 
 
-def _repeat(png: str, image: str | None, model: str | None, how: Running, out: str) -> "EditResult":
+def _repeat(
+    png: str, image: str | None, mask: str | None, model: str | None, how: Running, out: str
+) -> "EditResult":
     from freeprompt.api import Provenance
 
     recipe = Provenance.from_png(png)
     check_out(out, None, len(recipe.targets))
     _spare(Path(png), Path(out), recipe.targets)
     if recipe.image_sha256 is not None:
-        recipe = replace(recipe, image=_find_image(recipe, Path(png), image))
+        found = _find_file("image", recipe.image, recipe.image_sha256, Path(png), image)
+        recipe = replace(recipe, image=found)
         check_out(out, recipe.image, len(recipe.targets))
     elif recipe.seed is None:
         raise ConfigError(
             f"{png!r} was made from noise that its maker supplied, which it does not carry. "
             "It can be made again only in Python, with the same latents or generator."
         )
+    if recipe.mask_sha256 is not None:
+        found = _find_file("mask", recipe.mask, recipe.mask_sha256, Path(png), mask)
+        recipe = replace(recipe, mask=found)
     result = replace(how, dtype=how.dtype or recipe.dtype).edit(
         model or recipe.model,
         list(recipe.targets),
         source=recipe.source,
         image=recipe.image,
+        mask=recipe.mask,
         method=recipe.method,
         steps=recipe.steps,
         guidance=recipe.guidance,
@@ -226,29 +241,29 @@ def _noise(recipe: "Provenance") -> dict[str, Any]:
     return {"seed": recipe.seed, "width": recipe.size[0], "height": recipe.size[1]}
 
 
-def _find_image(recipe: "Provenance", png: Path, given: str | None) -> str:
-    """Return the file that has the contents of the image that was edited."""
-    name = given if given is not None else recipe.image
+def _find_file(what: str, recorded: str | None, sha256: str, png: Path, given: str | None) -> str:
+    """Return the file that has the contents of the image (or mask) that was used."""
+    name = given if given is not None else recorded
     if name is None:
-        raise ConfigError(f"{str(png)!r} was made from an image in memory. Give it with --image.")
+        raise ConfigError(f"{str(png)!r} was made from a {what} in memory. Give it with --{what}.")
     beside = png.parent / Path(name).name
     candidates = [name] if given is not None or not beside.exists() else [name, str(beside)]
     there = [c for c in candidates if Path(c).exists()] or candidates[:1]
     for candidate in there:
-        if _is_image(recipe, candidate):
+        if _has_contents(sha256, candidate):
             return candidate
     raise ConfigError(
-        f"{there[0]!r} is not the image that {str(png)!r} was made from: its contents differ. "
-        "Give the original with --image."
+        f"{there[0]!r} is not the {what} that {str(png)!r} was made from: its contents differ. "
+        f"Give the original with --{what}."
     )
 
 
-def _is_image(recipe: "Provenance", name: str) -> bool:
+def _has_contents(sha256: str, name: str) -> bool:
     from freeprompt.picture import open_image
 
     picture = open_image(name)
     # an image from memory is known by its pixels instead of the bytes of a file
-    return recipe.image_sha256 in (picture.sha256, open_image(picture.image).sha256)
+    return sha256 in (picture.sha256, open_image(picture.image).sha256)
 
 
 def _warn_of_differences(then: "Provenance", now: "Provenance") -> None:

@@ -34,6 +34,7 @@ class Call:
         k: Keys, (batch, heads, key, head_dim).
         v: Values, (batch, heads, key, head_dim).
         mask: Boolean or additive mask, broadcastable to (batch, heads, query, key), or None.
+        regions: For some batch rows, which keys each query may look at, boolean (query, key).
         scale: Factor on the scores; None means 1/sqrt(head_dim).
         grid: (height, width) of the query tokens at this site.
         options: Remaining keyword arguments for the fused kernel.
@@ -45,6 +46,7 @@ class Call:
     k: Float[Tensor, "batch heads key head_dim"]
     v: Float[Tensor, "batch heads key value_dim"]
     mask: Tensor | None = None
+    regions: Mapping[int, Tensor] = field(default_factory=dict)
     scale: float | None = None
     grid: tuple[int, int] = (0, 0)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -65,9 +67,18 @@ class Call:
 
     def fused(self) -> Float[Tensor, "batch heads query value_dim"]:
         """Attention by the fused kernel; no map is ever in memory."""
-        return F.scaled_dot_product_attention(
+        out = F.scaled_dot_product_attention(
             self.q, self.k, self.v, attn_mask=self.mask, scale=self.scale, **self.options
         )
+        if not self.regions:
+            return out
+        # row by row, so that rows without a region stay bit for bit what they were
+        rows = list(out)
+        for i, allowed in self.regions.items():
+            rows[i] = F.scaled_dot_product_attention(
+                self.q[i], self.k[i], self.v[i], attn_mask=allowed, scale=self.scale
+            )
+        return torch.stack(rows)
 
     def probs(self) -> Float[Tensor, "batch heads query key"]:
         """Materialise the attention map: softmax over `key`, in float32 at least."""
@@ -81,6 +92,11 @@ class Call:
         if self.options.get("is_causal"):
             ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(ahead, -torch.inf)
+        if self.regions:
+            parts = list(scores)
+            for i, allowed in self.regions.items():
+                parts[i] = parts[i].masked_fill(~allowed, -torch.inf)
+            scores = torch.stack(parts)
         return scores.softmax(-1)
 
 

@@ -1,6 +1,6 @@
 """Keeping the source outside a mask: latents blended at the end of a step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from freeprompt.core.attention import Call
 from freeprompt.core.control import Control
 from freeprompt.core.rows import Branch, Rows
-from freeprompt.core.sites import Sites
 from freeprompt.core.window import Window
+from freeprompt.core.word_maps import WordMaps
 
 
 def word_mask(
@@ -33,60 +32,62 @@ def word_mask(
     return (large / large.max().clamp(min=1e-12) > threshold).float()
 
 
+def grown(mask: Float[Tensor, "items 1 height width"], cells: int) -> Tensor:
+    """Return a mask of 0 and 1 enlarged by a number of latent cells on every side."""
+    return F.max_pool2d(mask, 2 * cells + 1, stride=1, padding=cells)
+
+
 @dataclass(frozen=True, kw_only=True)
-class LocalBlend(Control):
+class LocalBlend(WordMaps):
     """Keep the source where neither the source's nor the target's words look.
 
-    The maps of the words are averaged over heads, sites and the steps so far. It looks at maps
-    after the controls that stand before it in the list, so behind `EditProbs` it sees edited ones,
-    as the released code of Prompt-to-Prompt does.
-
     Args:
-        source_tokens: Tokens of the source prompt that mark the object.
-        target_tokens: The same for each target.
-        sites: Cross-attention sites of one grid.
-        window: Steps in which maps are collected, normally all.
         start: Step from which latents are blended.
         threshold: Of the mask, see `word_mask`.
+        grow: Latent cells by which the mask is enlarged.
 
     Source: Hertz et al., arXiv:2208.01626, section 3.2 ("local editing"); released code.
     """
 
-    source_tokens: tuple[int, ...]
-    target_tokens: Sequence[tuple[int, ...]]
-    sites: Sites = field()
-    window: Window = field()
     start: int = 0
     threshold: float = 0.3
-    sums: dict[Branch, Tensor] = field(default_factory=dict, repr=False)
-    needs_probs = True
-    observes = True
-
-    def probs(self, call: Call, probs: Tensor) -> Tensor:
-        maps: dict[Branch, list[Tensor]] = {"source": [], "target": []}
-        for i, row in enumerate(call.rows):
-            if row.conditional:
-                source = row.branch == "source"
-                tokens = self.source_tokens if source else self.target_tokens[row.item]
-                words = probs[i][..., list(tokens)].float().mean(0).sum(-1)
-                maps[row.branch].append(words.view(call.grid))
-        for branch, found in maps.items():
-            if found:
-                new = torch.stack(found)
-                self.sums[branch] = self.sums[branch] + new if branch in self.sums else new
-        return probs
+    grow: int = 0
 
     def latents(
         self, step: int, rows: Rows, state: Mapping[Branch, Tensor]
     ) -> Mapping[Branch, Tensor]:
-        if step < self.start or set(self.sums) != {"source", "target"}:
+        if step < self.start or "target" not in self.sums:
             return state
         source, target = state["source"], state["target"]
         size = (target.shape[-2], target.shape[-1])
-        kept = word_mask(self.sums["source"][0], size, self.threshold)
-        blended = []
-        for item, latent in enumerate(target):
-            mask = word_mask(self.sums["target"][item], size, self.threshold)
-            mask = torch.maximum(mask, kept).to(latent)
-            blended.append(source[0] + mask * (latent - source[0]))
-        return {**state, "target": torch.stack(blended)}
+        # a source without rows in the batch has no maps of its own
+        kept = [word_mask(maps, size, self.threshold) for maps in self.sums.get("source", ())]
+        masks = torch.stack(
+            [
+                torch.stack([word_mask(maps, size, self.threshold), *kept]).amax(0)
+                for maps in self.sums["target"]
+            ]
+        )
+        return {**state, "target": outside(grown(masks[:, None], self.grow), source, target)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepOutside(Control):
+    """Keep the source's latent outside a mask, at the end of every step.
+
+    Attributes:
+        masks: 1 where the target may change, (targets or 1, 1, height, width).
+    """
+
+    masks: Tensor
+    window: Window = field()
+
+    def latents(
+        self, step: int, rows: Rows, state: Mapping[Branch, Tensor]
+    ) -> Mapping[Branch, Tensor]:
+        return {**state, "target": outside(self.masks, state["source"], state["target"])}
+
+
+def outside(masks: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Return `target` where a mask is 1 and `source` elsewhere, bit for bit."""
+    return torch.where(masks.to(target.device) > 0, target, source.to(target))

@@ -52,6 +52,12 @@ def param(default: Any, help: str, **spec: Any) -> Any:
     return field(default=default, metadata={"spec": Spec(help=help, **spec)})
 
 
+def same(owner: "type[Parameters]", name: str) -> Any:
+    """Declare the parameter `name` of `owner` again, for another class."""
+    original = {f.name: f for f in fields(owner)}[name]
+    return field(default=original.default, metadata=original.metadata)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """Base of things that are configured by parameters: methods and inversions."""

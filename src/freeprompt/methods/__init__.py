@@ -6,8 +6,10 @@
 from freeprompt.methods.base import METHODS, Method, Outcome, Task
 from freeprompt.methods.diffedit import DiffEdit
 from freeprompt.methods.fpe import FPE
+from freeprompt.methods.fpe_protect import ProtectedFPE
 from freeprompt.methods.masactrl import MasaCtrl
 from freeprompt.methods.p2p import P2P
+from freeprompt.methods.pix2pix_zero import Pix2PixZero
 from freeprompt.methods.pnp import PnP
 from freeprompt.methods.sdedit import SDEdit
 from freeprompt.methods.two_branch import TwoBranch
@@ -20,7 +22,9 @@ __all__ = [
     "MasaCtrl",
     "Method",
     "Outcome",
+    "Pix2PixZero",
     "PnP",
+    "ProtectedFPE",
     "SDEdit",
     "Task",
     "TwoBranch",

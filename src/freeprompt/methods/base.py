@@ -26,6 +26,8 @@ class Task:
         negative: Prompt of the unconditional rows.
         trajectory: Inversion of a real image, or None for a generated one.
         tape: What was recorded during the inversion, or None.
+        mask: Where the targets may differ from the source, 1 or 0, (1, 1, height, width) on the
+            latent grid; None for everywhere.
         seed: For whatever else a method draws; the start noise of a generated source has it too.
         callback: Called after every step.
     """
@@ -38,6 +40,7 @@ class Task:
     negative: str = ""
     trajectory: Trajectory | None = None
     tape: Tape | None = None
+    mask: Tensor | None = None
     seed: int = 0
     callback: Callback | None = None
 
@@ -80,10 +83,12 @@ class Method(Parameters):
     Attributes:
         inverts: Whether a real image must be inverted; if not, only its own latent is needed.
         reads_prompts: Whether the controls depend on the prompts.
+        uses_mask: Whether a mask that the user gives means something to it.
     """
 
     inverts: ClassVar[bool] = True
     reads_prompts: ClassVar[bool] = False
+    uses_mask: ClassVar[bool] = False
 
     def __call__(self, model: Model, task: Task) -> Outcome:
         """Carry out the edit."""

@@ -1,45 +1,12 @@
 """DiffEdit: find where two prompts disagree, and change the picture only there."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from freeprompt.core import (
-    TARGET,
-    Control,
-    Model,
-    Rows,
-    Text,
-    Trajectory,
-    Window,
-    denoise,
-    step_count,
-)
+from freeprompt.core import TARGET, Model, Window, denoise, step_count
+from freeprompt.core.blend import KeepOutside
 from freeprompt.core.params import param
-from freeprompt.core.rows import Branch
 from freeprompt.methods.base import METHODS, Method, Outcome, Task, generated_source
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keep(Control):
-    """Keep a trajectory outside a mask, at the end of every step.
-
-    Attributes:
-        masks: 1 where the target may change, (targets, 1, height, width).
-        trajectory: What to keep elsewhere.
-    """
-
-    masks: Tensor
-    trajectory: Trajectory
-    window: Window = field()
-
-    def latents(
-        self, step: int, rows: Rows, state: Mapping[Branch, Tensor]
-    ) -> Mapping[Branch, Tensor]:
-        kept, target = self.trajectory.after(step).to(state["target"]), state["target"]
-        return {**state, "target": torch.where(self.masks > 0, target, kept)}
+from freeprompt.methods.masks import noise_difference
 
 
 @METHODS.register("diffedit")
@@ -47,14 +14,17 @@ class Keep(Control):
 class DiffEdit(Method):
     """Change the picture only where source and target prompt predict different noise.
 
-    The mask is the difference of the two predictions on the noised image, averaged over draws.
-    Outside it, every step ends at the source's own trajectory, so the background is kept exactly.
+    The mask is the difference of the two predictions on the noised image, averaged over draws; a
+    mask that the user gives takes its place. Outside it, every step ends at the source's own
+    trajectory, so the background is kept exactly.
 
     Preserves: everything outside the mask, to the bit of the latent.  Changes: what is inside.
     Fails when: the mask misses the object, or the object must grow beyond it.
 
     Source: Couairon et al., ICLR 2023, arXiv:2210.11427; defaults of diffusers' pipeline.
     """
+
+    uses_mask = True
 
     encode: float = param(
         0.8,
@@ -82,20 +52,30 @@ class DiffEdit(Method):
 
     def __call__(self, model: Model, task: Task) -> Outcome:
         source = task.trajectory or generated_source(model, task)
-        masks = self._masks(model, task, source.clean)
+        masks = task.mask
+        if masks is None:
+            masks = noise_difference(
+                model,
+                task,
+                source.clean,
+                level=self.mask_level,
+                draws=self.draws,
+                clamp=self.clamp,
+                threshold=self.threshold,
+            )
         start = task.steps - step_count(task.steps, self.encode)
         begin = source.latents[[task.steps - start]]
-        keep = Keep(masks=masks, trajectory=source, window=Window(start, task.steps))
         done = denoise(
             model,
             model.schedule(task.steps),
-            {"target": begin.expand(len(task.targets), -1, -1, -1)},
+            {"source": begin, "target": begin.expand(len(task.targets), -1, -1, -1)},
             text={"target": model.encode_text(task.targets)},
             null=model.encode_text([task.negative]),
             rows=task.shape(TARGET),
-            controls=[keep],
+            controls=[KeepOutside(masks=masks, window=Window(start, task.steps))],
             guidance=task.guidance,
             start=start,
+            replay=source,
             callback=task.callback,
         )
         return Outcome(
@@ -104,16 +84,3 @@ class DiffEdit(Method):
             edited=(),
             acted=start < task.steps and bool(masks.any()),
         )
-
-    def _masks(self, model: Model, task: Task, clean: Tensor) -> Tensor:
-        """Return 1 where the prompts disagree, (targets, 1, height, width)."""
-        schedule = model.schedule(task.steps)
-        step = min(task.steps - step_count(task.steps, self.mask_level), task.steps - 1)
-        text = Text.stack([model.encode_text([task.source]), model.encode_text(task.targets)])
-        total = torch.zeros(len(task.targets), 1, *clean.shape[-2:], device=clean.device)
-        for noise in task.draw(clean, self.draws):
-            batch = schedule.noised(clean, noise, step).expand(len(text), -1, -1, -1)
-            answer = model.predict(batch, schedule.timesteps[step], text).float()
-            total += (answer[1:] - answer[:1]).abs().mean(1, keepdim=True) / self.draws
-        cut = torch.minimum(total, self.clamp * total.mean((1, 2, 3), keepdim=True))
-        return (cut / cut.amax((1, 2, 3), keepdim=True).clamp(min=1e-12) > self.threshold).float()
