@@ -48,6 +48,8 @@ class DDIM:
         prediction: What the network predicts.
         spacing: How the steps are laid over the training timesteps.
         steps_offset: Added to every timestep under `leading` spacing (SD uses 1).
+        span: Number of training timesteps, from the clean end, that the steps are laid over; None
+            for all.
         set_alpha_to_one: Whether the last step ends at a noise-free level instead of timestep 0.
         alphas_cumprod: Cumulative alphas of training, one a training timestep, in (0, 1].
 
@@ -61,6 +63,7 @@ class DDIM:
     prediction: Prediction = "epsilon"
     spacing: Spacing = "leading"
     steps_offset: int = 1
+    span: int | None = None
     set_alpha_to_one: bool = False
     alphas_cumprod: tuple[float, ...] = field(
         default_factory=lambda: alphas_from_betas(sd_betas()), repr=False
@@ -71,10 +74,10 @@ class DDIM:
             raise ConfigError(
                 f"The number of steps must be a whole number >= 1, not {self.steps!r}."
             )
-        if self.steps > self.train_steps or max(self.timesteps) >= self.train_steps:
+        if self.steps > self.covered or max(self.timesteps) >= self.covered:
             raise ConfigError(
-                f"{self.steps} steps are too many for a model trained on {self.train_steps} "
-                f"timesteps; at most {self.train_steps - 1} are possible, 50 is usual."
+                f"{self.steps} steps are too many for a model trained on {self.covered} "
+                f"timesteps; at most {self.covered - 1} are possible, 50 is usual."
             )
 
     @classmethod
@@ -110,6 +113,16 @@ class DDIM:
         """Return the same schedule with another number of steps."""
         return replace(self, steps=steps)
 
+    def over(self, share: float) -> "DDIM":
+        """Return trailing steps over the lowest `share` of the noise levels, in (0, 1]."""
+        span = max(self.steps, round(share * self.train_steps))
+        return replace(self, span=span, spacing="trailing")
+
+    @property
+    def covered(self) -> int:
+        """Number of training timesteps that the steps are laid over."""
+        return self.train_steps if self.span is None else self.span
+
     @property
     def train_steps(self) -> int:
         """Number of timesteps in training."""
@@ -119,10 +132,10 @@ class DDIM:
     def timesteps(self) -> tuple[int, ...]:
         """Labels in denoising order, noisiest first."""
         if self.spacing == "leading":
-            grid = np.arange(self.steps) * (self.train_steps // self.steps) + self.steps_offset
+            grid = np.arange(self.steps) * (self.covered // self.steps) + self.steps_offset
             return tuple(int(t) for t in grid[::-1])
-        ratio = self.train_steps / self.steps
-        grid = np.round(np.arange(self.train_steps, 0, -ratio)).astype(int) - 1
+        ratio = self.covered / self.steps
+        grid = np.round(np.arange(self.covered, 0, -ratio)).astype(int) - 1
         return tuple(int(t) for t in grid[: self.steps])
 
     def levels(self, step: int) -> tuple[float, float]:
@@ -134,7 +147,7 @@ class DDIM:
         if not 0 <= step < self.steps:
             raise ConfigError(f"Step {step} does not exist; steps run from 0 to {self.steps - 1}.")
         before = self.timesteps[step]
-        after = before - self.train_steps // self.steps
+        after = before - self.covered // self.steps
         final = 1.0 if self.set_alpha_to_one else self.alphas_cumprod[0]
         return self.alphas_cumprod[before], self.alphas_cumprod[after] if after >= 0 else final
 

@@ -65,6 +65,8 @@ class Pix2PixZero(Method):
     """
 
     reads_prompts = True
+    inversion = "regularised"
+    uses = ("null",)
 
     words: str = param(
         "",
@@ -88,7 +90,7 @@ class Pix2PixZero(Method):
 
     def __call__(self, model: Model, task: Task) -> Outcome:
         schedule = model.schedule(task.steps)
-        caption, null = model.encode_text([task.source]), model.encode_text([task.negative])
+        caption, null = model.encode_text([task.source]), task.null(model)
         moved = self._moved(model, task, caption)
         real = task.trajectory is not None
         watched = SOURCE if real else task.shape(PAIR.without(branch="target"))
