@@ -28,6 +28,8 @@ __all__ = [
     "Picture",
     "finite",
     "fit",
+    "grid",
+    "notice",
     "open_image",
     "psnr",
     "read_png_text",
@@ -37,6 +39,7 @@ __all__ = [
     "to_images",
     "to_tensor",
     "write_json",
+    "write_whole",
 ]
 
 _GAP = 8  # pixels around each picture of `side_by_side`
@@ -145,7 +148,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], text: dict[str, s
         image.save(buffer, "PNG", pnginfo=info, exif=b"", icc_profile=None)
     except (OSError, ValueError) as error:
         raise _unsaved(path, error) from error
-    _write_whole(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def read_png_text(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -179,7 +182,7 @@ def write_json(path: str | os.PathLike[str], data: object) -> None:
         text = json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise _unsaved(path, error) from error
-    _write_whole(path, (text + "\n").encode("utf-8", "replace"))
+    write_whole(path, (text + "\n").encode("utf-8", "replace"))
 
 
 def finite(data: Any) -> Any:
@@ -191,7 +194,12 @@ def finite(data: Any) -> Any:
     return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def _write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file whole or not at all; the folder is made if it does not exist.
+
+    Raises:
+        SaveError: if it cannot be written; an existing file is then as it was.
+    """
     target = Path(path)
     draft = target.parent / f".{uuid4().hex}.tmp"
     try:
@@ -246,6 +254,46 @@ def side_by_side(
     if path is not None:
         save_png(row, path, {})
     return row
+
+
+def grid(
+    cells: Sequence[tuple[str, Image.Image]], *, columns: int, height: int = 256
+) -> Image.Image:
+    """Set pictures in rows on white, each with its caption below.
+
+    Args:
+        cells: Caption and picture of each cell, row by row.
+        columns: Cells in a row, at least 1.
+        height: Height of every picture in pixels.
+
+    Returns:
+        The grid: RGB.
+
+    Raises:
+        ImageError: if there is no cell.
+    """
+    rows = [
+        side_by_side(cells[start : start + columns], height=height)
+        for start in range(0, max(len(cells), 1), columns)
+    ]
+    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
+    y = 0
+    for row in rows:
+        sheet.paste(row, (0, y))
+        y += row.height
+    return sheet
+
+
+def notice(text: str, size: tuple[int, int]) -> Image.Image:
+    """Return a grey picture that says something, where there is no other picture to show."""
+    picture = Image.new("RGB", size, "#eeeeee")
+    font = ImageFont.load_default(size=_FONT_SIZE - 3)
+    draw = ImageDraw.Draw(picture)
+    lines = _wrap(text, size[0] - 2 * _GAP, font.getlength)
+    fitting = (size[1] - 2 * _GAP) // _LINE
+    for number, line in enumerate(lines[:fitting]):
+        draw.text((_GAP, _GAP + number * _LINE), line, "#444444", font)
+    return picture
 
 
 def _cell(caption: str, picture: Image.Image, height: int) -> Image.Image:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from freeprompt.cli import demo, edit, listings, train, world
+from freeprompt.cli import attention, demo, edit, listings, train, world
 
 app = typer.Typer(
     name="freeprompt",
@@ -33,6 +33,7 @@ def root(
 
 app.command("edit")(edit.edit)
 app.command("demo")(demo.demo)
+app.command("attention")(attention.attention)
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("sites")(listings.sites)
