@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.core.handmade import randn
 
-from freeprompt.core import Trajectory
+from freeprompt.core import DDIM, Text, Trajectory
 from freeprompt.errors import ConfigError
 
 
@@ -36,6 +36,46 @@ def test_a_saved_trajectory_comes_back(null, tmp_path):
     assert torch.equal(back.latents, path.latents) and back.latents.dtype == torch.float32
     assert back.prompt == path.prompt and back.provenance == provenance
     assert back.null is None if null is None else torch.equal(back.null, null)
+
+
+def test_all_that_an_inversion_found_comes_back(tmp_path):
+    path = trajectory(
+        noises=randn(4, 4, 2, 3, dtype=torch.float32),
+        null=randn(1, 7, 6, dtype=torch.float32),
+        eta=0.5,
+        first=1,
+        guidance=3.5,
+        negative="blurry",
+        proximal=0.7,
+    )
+    path.save(tmp_path / "t.safetensors")
+    back = Trajectory.load(tmp_path / "t.safetensors")
+    assert torch.equal(back.noises, path.noises) and torch.equal(back.null, path.null)
+    for name in ("eta", "first", "guidance", "negative", "proximal"):
+        assert getattr(back, name) == getattr(path, name)
+
+
+def test_steps_that_are_left_out_move_the_start():
+    path = trajectory(first=3)
+    assert torch.equal(path.start, path.latents[1:2])
+    assert torch.equal(trajectory(first=4).start, path.clean)
+
+
+def test_without_noises_the_schedule_is_the_models_own():
+    base, zs = DDIM(steps=4), randn(4, 4, 2, 3, dtype=torch.float32)
+    assert trajectory().schedule(base) is base
+    noisy = trajectory(noises=zs, eta=0.5).schedule(base)
+    assert (noisy.base, noisy.eta) == (base, 0.5) and torch.equal(noisy.noises, zs)
+
+
+def test_null_embeddings_take_the_place_of_the_plain_one():
+    plain = Text(randn(1, 7, 6, dtype=torch.float32), {"pooled": randn(1, 3)})
+    found = randn(4, 7, 6, dtype=torch.float32)
+    assert trajectory().nulls(plain) is plain
+    several = trajectory(null=found).nulls(plain)
+    assert torch.equal(torch.cat([text.states for text in several]), found)
+    one = trajectory(null=found[:1]).nulls(plain)
+    assert torch.equal(one.states, found[:1]) and one.extras is plain.extras
 
 
 def test_latents_that_are_not_contiguous_can_be_saved(tmp_path):

@@ -14,25 +14,32 @@ STEPS = 4
 SOURCE, TARGET = "a red dog", "a blue cat"
 DOCS = Path(__file__).parents[2] / "docs" / "methods"
 EMPTY = {
+    "edit-friendly": {"skip": 1},
     "diffedit": {"encode": 0},
     "fpe": {"share": 0},
     "fpe-protect": {"share": 0, "blend_start": 1},
+    "infedit": {"strength": 0},
     "masactrl": {"start": STEPS},
     "p2p": {"share": 0, "cross": 0},
     "pix2pix-zero": {"strength": 0},
     "pnp": {"share": 0, "feature_share": 0},
     "sdedit": {"strength": 0},
+    "turbo-edit": {"contrast": 0, "longest": 1e9},
 }
 FORWARDS = {  # (generated, real) at 50 steps
+    "edit-friendly": (2 * 50 + 2 * 32 + 2 * 32, 32 + 2 * 32),
     "diffedit": (2 * 50 + 10 * 2 + 2 * 40, 50 + 10 * 2 + 2 * 40),
     "fpe": (4 * 50, 50 + 3 * 40 + 2 * 10),
     "fpe-protect": (2 * 50 + 10 * 2 + 3 * 40 + 2 * 10, 50 + 10 * 2 + 3 * 40 + 2 * 10),
+    "infedit": (2 * 50 + 6 * 50, 6 * 50),
     "masactrl": (4 * 50, 50 + 2 * 4 + 3 * 46),
     "p2p": (4 * 50, 50 + 3 * 30 + 2 * 20),
     "pix2pix-zero": (50 * (2 + 1 + 2), 50 + 50 * (1 + 1 + 2)),
     "pnp": (4 * 50, 50 + 3 * 40 + 2 * 10),
     "sdedit": (2 * 50 + 2 * 40, 2 * 40),
+    "turbo-edit": (2 * 4 + 3 * 4, 3 * 4),
 }
+USUAL_STEPS = {"turbo-edit": 4}  # the others have 50
 FEW_STEPS = {"masactrl": {"start": 1}}  # so that its window begins within them
 pytestmark = pytest.mark.parametrize("name", list(METHODS))
 
@@ -99,11 +106,12 @@ def test_an_empty_window_edits_nothing_and_says_so(editor, name):
 def test_counted_work(editor, picture, name):
     seen = []
     hook = editor.pipe.unet.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
-    generated = editor.edit(TARGET, source=SOURCE, method=name)
+    plan = {"method": name, "steps": USUAL_STEPS.get(name, 50)}
+    generated = editor.edit(TARGET, source=SOURCE, **plan)
     counted = [sum(seen)]
     seen.clear()
     source = SOURCE if METHODS[name].reads_prompts else None
-    real = editor.edit(TARGET, image=picture, source=source, method=name)
+    real = editor.edit(TARGET, image=picture, source=source, **plan)
     counted.append(sum(seen))
     hook.remove()
     assert tuple(counted) == FORWARDS[name]

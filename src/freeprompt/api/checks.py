@@ -89,16 +89,23 @@ def check_source(source: Any, image: Any, negative: Any, *for_generated: Any) ->
 
 
 def resolve(
-    method: str | Method, inversion: str | Inversion, parameters: Mapping[str, Any]
+    method: str | Method, inversion: str | Inversion | None, parameters: Mapping[str, Any]
 ) -> tuple[Method, Inversion]:
     """Turn names and loose parameters into instances; each parameter goes to its owner.
+
+    Without an inversion it is the method's own.
 
     Raises:
         ConfigError: for an unknown name or a value out of range.
     """
-    method_class, inversion_class = _class(METHODS, method), _class(INVERSIONS, inversion)
+    method_class: type[Method] = _class(METHODS, method)
+    settings: Mapping[str, Any] = {}
+    if inversion is None:
+        inversion, settings = method_class.inversion, method_class.inversion_settings
+    inversion_class = _class(INVERSIONS, inversion)
     check_names(parameters, [method_class, inversion_class])
-    return _build(method_class, method, parameters), _build(inversion_class, inversion, parameters)
+    via = _build(inversion_class, inversion, {**settings, **parameters})
+    return _build(method_class, method, parameters), via
 
 
 def _class(registry: Registry[Any], given: Any) -> type[Any]:
@@ -132,6 +139,10 @@ def check_reuse(
     method: Method,
     inversion: Inversion | None,
     steps: int,
+    *,
+    guidance: float,
+    negative: str,
+    seed: int,
 ) -> None:
     """Check that an inversion made earlier fits the edit at hand.
 
@@ -142,6 +153,9 @@ def check_reuse(
         method: The method.
         inversion: What the edit asks for, or None if it does not ask.
         steps: Steps of the edit.
+        guidance: Its guidance scale.
+        negative: Its negative prompt.
+        seed: Its seed.
 
     Raises:
         ConfigError: saying what differs.
@@ -172,20 +186,39 @@ def check_reuse(
             f"{inversion!r}. Leave the inversion's parameters (such as iterations) out, or invert "
             "again."
         )
+    if method.inverts and image.inversion is not None:
+        _check_tuned(image, guidance, negative, seed)
     for record in method.while_inverting(Tape(), steps):
-        if isinstance(record, Record) and not _recorded(image.tape, record, model, steps):
+        steps_to_come = range(image.trajectory.first, steps)
+        if isinstance(record, Record) and not _recorded(image.tape, record, model, steps_to_come):
             raise ConfigError(
                 "This method wants to record during the inversion, but the tape of this image "
                 "lacks some of what it needs. Invert again with the same method and parameters."
             )
 
 
-def _recorded(tape: Tape | None, record: Record, model: Model, steps: int) -> bool:
+def _check_tuned(image: InvertedImage, guidance: float, negative: str, seed: int) -> None:
+    """Check what some inversions were made for beside the image itself."""
+    path = image.trajectory
+    made = [("seed", path.provenance.get("seed", seed), seed)]
+    if image.inversion is not None and image.inversion.tuned:
+        made += [("guidance", path.guidance, guidance), ("negative", path.negative, negative)]
+    for name, then, now in made:
+        if then != now:
+            raise ConfigError(
+                f"This image was inverted with {image.inversion!r} for {name}={then!r}, but the "
+                f"edit has {name}={now!r}, and what was found holds for the former only. Use the "
+                f"same {name}, or invert again."
+            )
+
+
+def _recorded(tape: Tape | None, record: Record, model: Model, steps: range) -> bool:
     wanted = (
         TapeKey(step, site.name, name)
         for site in record.sites.select(model.sites, model.name)
-        for step in range(record.window.start, min(record.window.stop, steps))
+        for step in steps
         for name in record.names
+        if step in record.window
     )
     return tape is not None and all(key in tape.tensors for key in wanted)
 

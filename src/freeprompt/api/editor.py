@@ -1,7 +1,8 @@
 """`Editor`: one model, ready to edit."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from freeprompt.api.checks import (
     whole,
 )
 from freeprompt.api.mask import check_uses_mask, latent_mask
+from freeprompt.api.pairs import check_pair
 from freeprompt.api.provenance import Provenance, peak_memory
 from freeprompt.api.result import EditResult
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
@@ -30,6 +32,7 @@ from freeprompt.errors import ConfigError
 from freeprompt.images import fit, resize, to_images, to_tensor
 from freeprompt.inversion import INVERSIONS, Inversion
 from freeprompt.methods import METHODS, Method, Outcome, Task
+from freeprompt.methods.base import generated_source
 from freeprompt.models import UNetModel, adapt, load_pipeline
 from freeprompt.models.fingerprint import fingerprint
 from freeprompt.picture import ImageInput, Picture, open_image
@@ -89,7 +92,7 @@ class Editor:
         image: ImageInput | InvertedImage | None = None,
         mask: ImageInput | None = None,
         method: str | Method = "fpe",
-        inversion: str | Inversion = "ddim",
+        inversion: str | Inversion | None = None,
         steps: int = 50,
         guidance: float = 7.5,
         negative: str = "",
@@ -113,11 +116,12 @@ class Editor:
             mask: White where the picture may change, black where it must not; of the picture's
                 shape. For methods that use one (`fpe-protect`, `diffedit`).
             method: Name or instance; `freeprompt methods` lists them.
-            inversion: Name or instance; how a real image becomes noise.
+            inversion: Name or instance; how a real image becomes noise. None takes the method's
+                own, mostly `ddim`; `freeprompt inversions` lists them.
             steps: Number of denoising steps.
             guidance: Guidance scale; at 1 or below prompts act without contrast to `negative`.
             negative: Prompt of the unconditional rows.
-            seed: Of the start noise, drawn on the CPU. A real image needs none.
+            seed: Of the start noise and of all else that is drawn, on the CPU.
             generator: Draws the noise instead of `seed`.
             latents: The noise itself, (1, channels, height, width), unit variance.
             width: Of a generated image in pixels; the model's own size by default.
@@ -144,8 +148,10 @@ class Editor:
         if mask is not None:
             check_uses_mask(how)
             masked = open_image(mask)
-        asked = via if inversion != "ddim" or set(via.specs()) & set(parameters) else None
+        asked = via if inversion is not None or set(via.specs()) & set(parameters) else None
         steps = self._checked(how, steps)
+        wanted = {"steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
+        check_pair(how, via, image, inversion is not None, source, guidance, negative)
         meter = _Meter(self.model)
         self.model.cuts.clear()
         inverted = None
@@ -154,10 +160,10 @@ class Editor:
             start = start_noise(self.model, size, seed, generator, latents)
         else:
             if isinstance(image, InvertedImage):
-                check_reuse(image, self.model, source, how, asked, steps)
+                check_reuse(image, self.model, source, how, asked, **wanted)
                 inverted = image
             else:
-                inverted = self._inverted(image, source, how, via, steps, callback)
+                inverted = self._inverted(image, source, how, via, wanted, callback)
             size, start = inverted.size, inverted.trajectory.start
         room = None
         if masked is not None:
@@ -176,6 +182,9 @@ class Editor:
             seed=seed,
             callback=callback,
         )
+        generated = None
+        if image is None and how.needs:
+            task, generated = self._generated_and_inverted(task, via)
         outcome = how(self.model, task)
         notes = (*self.model.cuts.values(), *notes_on(how, task, outcome))
         images, flags = self._pictures(outcome.targets)
@@ -184,7 +193,7 @@ class Editor:
         provenance = Provenance(
             **self._identity(),
             **_asked(task, how, source),
-            **_of_image(inverted, notes),
+            **_of_image(inverted, notes, via if generated is not None else None),
             mask=masked.name if masked else None,
             mask_sha256=masked.sha256 if masked else None,
             **_done(outcome),
@@ -194,11 +203,12 @@ class Editor:
             flagged=tuple(flags),
             **meter.read(),
         )
+        kept = outcome.source if generated is None else generated
         return EditResult(
             images=images,
             provenance=provenance,
             inverted=inverted,
-            generated=None if outcome.source is None else self._pictures(outcome.source)[0][0],
+            generated=None if kept is None else self._pictures(kept)[0][0],
         )
 
     @torch.no_grad()
@@ -208,8 +218,11 @@ class Editor:
         *,
         source: str = "",
         method: str | Method = "fpe",
-        inversion: str | Inversion = "ddim",
+        inversion: str | Inversion | None = None,
         steps: int = 50,
+        guidance: float = 7.5,
+        negative: str = "",
+        seed: int = 0,
         callback: Callback | None = None,
         **parameters: Any,
     ) -> InvertedImage:
@@ -219,8 +232,11 @@ class Editor:
             image: File, PIL image, array or bytes.
             source: What the image shows; empty is fine.
             method: The method to come; some record tensors meanwhile.
-            inversion: Name or instance.
+            inversion: Name or instance; None takes the method's own.
             steps: Number of denoising steps of the edits to come.
+            guidance: Their guidance scale; null-text inversion holds for this one only.
+            negative: Their negative prompt; likewise.
+            seed: Of noise that an inversion draws.
             callback: Called after every step.
             **parameters: Parameters of the method and the inversion.
 
@@ -229,10 +245,13 @@ class Editor:
             ImageError: for a file that is no usable image.
         """
         how, via = resolve(method, inversion, parameters)
-        check_source(source, image, "")
+        check_source(source, image, negative)
+        seed, guidance = checked_seed(seed), checked_guidance(guidance)
         steps = self._checked(how, steps)
+        check_pair(how, via, image, inversion is not None, source, guidance, negative)
         self.model.cuts.clear()
-        return self._inverted(image, source, how, via, steps, callback)
+        wanted = {"steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
+        return self._inverted(image, source, how, via, wanted, callback)
 
     attention = looking.attention
 
@@ -242,7 +261,7 @@ class Editor:
         source: str | None,
         how: Method,
         via: Inversion,
-        steps: int,
+        wanted: Mapping[str, Any],
         callback: Callback | None,
     ) -> InvertedImage:
         picture = open_image(image)
@@ -257,14 +276,14 @@ class Editor:
                 inversion=None,
             )
         tape = Tape()
-        observers = how.while_inverting(tape, steps)
+        observers = how.while_inverting(tape, wanted["steps"])
         trajectory = via(
             self.model,
             clean,
-            steps=steps,
             prompt=source or "",
             controls=observers,
             callback=callback,
+            **wanted,
         )
         return InvertedImage(
             model=self.model,
@@ -275,10 +294,26 @@ class Editor:
             tape=tape if observers else None,
         )
 
+    def _generated_and_inverted(self, task: Task, via: Inversion) -> tuple[Task, Tensor]:
+        """Generate the source, invert it as if it were real; return the new task and the source."""
+        clean = generated_source(self.model, task).clean
+        path = via(
+            self.model,
+            clean,
+            steps=task.steps,
+            prompt=task.source,
+            guidance=task.guidance,
+            negative=task.negative,
+            seed=task.seed,
+            callback=task.callback,
+        )
+        return replace(task, trajectory=path, start=path.start), clean
+
     def _checked(self, how: Method, steps: Any) -> int:
         """Refuse steps and sites that the model does not have; return the steps as an int."""
         number = whole("The number of steps", steps)
         self.model.schedule(number)
+        how.check_steps(number)
         check_sites(how, self.model)
         return number
 
@@ -345,9 +380,11 @@ def _asked(task: Task, method: Method, source: str | None) -> dict[str, Any]:
     }
 
 
-def _of_image(inverted: InvertedImage | None, notes: tuple[str, ...]) -> dict[str, Any]:
+def _of_image(
+    inverted: InvertedImage | None, notes: tuple[str, ...], of_generated: Inversion | None
+) -> dict[str, Any]:
     picture = inverted.picture if inverted else None
-    inversion = inverted.inversion if inverted else None
+    inversion = inverted.inversion if inverted else of_generated
     return {
         "image": picture.name if picture else None,
         "image_sha256": picture.sha256 if picture else None,

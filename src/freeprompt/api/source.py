@@ -13,7 +13,7 @@ from freeprompt.core import Tape, Trajectory
 from freeprompt.core.loop import Callback
 from freeprompt.errors import ConfigError
 from freeprompt.images import psnr, resize, to_images
-from freeprompt.inversion import Inversion, reconstruct
+from freeprompt.inversion import Inversion, reconstruct, reconstruction_cost
 from freeprompt.models import UNetModel
 from freeprompt.picture import Picture
 
@@ -49,8 +49,8 @@ class InvertedImage:
     def reconstruction(self) -> Image.Image:
         """The image denoised again from its own noise, at the model's size.
 
-        Computed when first asked for, at one sample-forward a step. Without an inversion there is
-        no noise to start from, and this is the VAE's round trip.
+        Computed when first asked for, at `reconstruction_cost`. Without an inversion there is no
+        noise to start from, and this is the VAE's round trip.
         """
         if self.inversion is None:
             return self.round_trip
@@ -62,6 +62,11 @@ class InvertedImage:
             latent = reconstruct(self.model, self.trajectory, callback)
             self.__dict__["reconstruction"] = self._decode(latent)
         return self.reconstruction
+
+    @property
+    def reconstruction_cost(self) -> int:
+        """Sample-forwards that the reconstruction takes: one a step for DDIM."""
+        return reconstruction_cost(self.trajectory)
 
     @property
     def psnr(self) -> float:

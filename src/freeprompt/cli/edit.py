@@ -32,7 +32,7 @@ def edit(
     ] = None,
     method: Annotated[str | None, typer.Option(help="Editing method.  [default: fpe]")] = None,
     inversion: Annotated[
-        str | None, typer.Option(help="How a real image becomes noise.  [default: ddim]")
+        str | None, typer.Option(help="How a real image becomes noise.  [default: the method's own]")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 50]")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.  [default: 7.5]")] = None,
@@ -103,17 +103,20 @@ def check(
     """
     from freeprompt.api import checks
     from freeprompt.api.mask import check_uses_mask
+    from freeprompt.api.pairs import check_pair
     from freeprompt.api.source import checked_seed
     from freeprompt.picture import open_image
 
     checks.checked_prompts(targets)
-    how, _ = checks.resolve(given.get("method", "fpe"), given.get("inversion", "ddim"), parameters)
+    how, via = checks.resolve(given.get("method", "fpe"), given.get("inversion"), parameters)
     if given.get("mask") is not None:
         check_uses_mask(how)
         open_image(given["mask"])
     sizes = given.get("width"), given.get("height")
     checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
-    checks.checked_guidance(given.get("guidance", 7.5))
+    guidance = checks.checked_guidance(given.get("guidance", 7.5))
+    named, negative = "inversion" in given, given.get("negative", "")
+    check_pair(how, via, image, named, given.get("source"), guidance, negative)
     checked_seed(given.get("seed", 0))
     if image is not None:
         open_image(image)
@@ -236,9 +239,12 @@ def _spare(png: Path, out: Path, targets: tuple[str, ...]) -> None:
 
 
 def _noise(recipe: "Provenance") -> dict[str, Any]:
+    given: dict[str, Any] = {"seed": recipe.seed}
+    if recipe.image_sha256 is None:
+        given |= {"width": recipe.size[0], "height": recipe.size[1]}
     if recipe.inversion is not None:
-        return {"inversion": recipe.inversion, **recipe.inversion_parameters}
-    return {"seed": recipe.seed, "width": recipe.size[0], "height": recipe.size[1]}
+        given |= {"inversion": recipe.inversion, **recipe.inversion_parameters}
+    return given
 
 
 def _find_file(what: str, recorded: str | None, sha256: str, png: Path, given: str | None) -> str:
@@ -292,7 +298,7 @@ def _report(result: "EditResult", files: list[Path], as_json: bool) -> None:
     if result.inverted is not None and result.inverted.reconstructed:
         typer.echo(
             f"inversion: {result.inverted.psnr:.1f} dB between the image denoised on its own and "
-            f"the VAE's round trip ({p.steps} more sample-forwards)"
+            f"the VAE's round trip ({result.inverted.reconstruction_cost} more sample-forwards)"
         )
     if any(p.flagged):
         typer.echo(

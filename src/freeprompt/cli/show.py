@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 LABELS = {
     "invert": "inverting",
+    "optimise": "optimising the unconditional embedding",
     "source": "generating",
     "edit": "editing",
     "reconstruct": "checking the inversion",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -91,8 +92,12 @@ class Stochastic:
 
     def step(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
         """Move a latent one step towards the image, for given predicted noise."""
+        return self.step_with(x, noise, self.noises[step], step)
+
+    def step_with(self, x: Tensor, noise: Tensor, z: Tensor, step: int) -> Tensor:
+        """Likewise, adding `z` instead of the schedule's own noise."""
         mean = self.mean(x, noise, step)
-        return (mean + self.sigma(step) * self.noises[step].to(mean)).to(x.dtype)
+        return (mean + self.sigma(step) * z.to(mean)).to(x.dtype)
 
     def unstep(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
         """Move a latent one step towards noise: the exact inverse of `step` for the same noise."""
@@ -110,10 +115,13 @@ class Stochastic:
             x: Latent at the beginning of the step, (1, channels, height, width).
             there: Where it should end.
             noise: Noise predicted at `x`.
-            step: Index of a step with a sigma above 0.
+            step: Index of the step. Where it adds no noise (sigma 0), z is 0.
         """
+        sigma = self.sigma(step)
+        if sigma == 0:
+            return torch.zeros_like(x)
         mean = self.mean(x, noise, step)
-        return ((there.to(mean) - mean) / self.sigma(step)).to(x.dtype)
+        return ((there.to(mean) - mean) / sigma).to(x.dtype)
 
     def _direction(self, step: int) -> float:
         _, after = self.base.levels(step)

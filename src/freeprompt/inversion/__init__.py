@@ -5,6 +5,20 @@
 
 from freeprompt.inversion.base import INVERSIONS, Inversion
 from freeprompt.inversion.ddim import DDIMInversion
-from freeprompt.inversion.reconstruct import reconstruct
+from freeprompt.inversion.edit_friendly import EditFriendlyInversion
+from freeprompt.inversion.negative_prompt import NegativePromptInversion
+from freeprompt.inversion.null_text import NullTextInversion
+from freeprompt.inversion.reconstruct import reconstruct, reconstruction_cost
+from freeprompt.inversion.regularised import RegularisedInversion
 
-__all__ = ["INVERSIONS", "DDIMInversion", "Inversion", "reconstruct"]
+__all__ = [
+    "INVERSIONS",
+    "DDIMInversion",
+    "EditFriendlyInversion",
+    "Inversion",
+    "NegativePromptInversion",
+    "NullTextInversion",
+    "RegularisedInversion",
+    "reconstruct",
+    "reconstruction_cost",
+]

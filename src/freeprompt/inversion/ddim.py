@@ -41,6 +41,9 @@ class DDIMInversion(Inversion):
         *,
         steps: int,
         prompt: str = "",
+        guidance: float = 7.5,
+        negative: str = "",
+        seed: int = 0,
         controls: Sequence[Control] = (),
         callback: Callback | None = None,
     ) -> Trajectory:

@@ -3,15 +3,17 @@
 import torch
 from torch import Tensor
 
-from freeprompt.core import SOURCE, Model, Trajectory, denoise
+from freeprompt.core import PAIR, SOURCE, Model, Rows, Trajectory, denoise
 from freeprompt.core.loop import Callback
 
 
 @torch.no_grad()
 def reconstruct(model: Model, trajectory: Trajectory, callback: Callback | None = None) -> Tensor:
-    """Denoise a trajectory's noise with its own prompt and guidance 1, blind to the trajectory.
+    """Denoise a trajectory's noise as its inversion says, but blind to its latents.
 
-    Decoding the stored trajectory instead would return the input whatever the inversion was worth.
+    That is with its own prompt, at its own guidance (1 for plain DDIM), with the unconditional
+    embeddings and the noises that it found. Decoding the stored latents instead would return the
+    input whatever the inversion was worth.
 
     Args:
         model: The model of the inversion.
@@ -19,17 +21,30 @@ def reconstruct(model: Model, trajectory: Trajectory, callback: Callback | None 
         callback: Called after every step.
 
     Returns:
-        The reconstructed latent, (1, channels, height, width). Costs one sample-forward a step.
+        The reconstructed latent, (1, channels, height, width). `reconstruction_cost` says what it
+        costs.
     """
     text = model.encode_text([trajectory.prompt])
     done = denoise(
         model,
-        model.schedule(trajectory.steps),
+        trajectory.schedule(model.schedule(trajectory.steps)),
         {"source": trajectory.start.to(model.device, model.dtype)},
         text={"source": text},
-        null=text,
-        rows=SOURCE,
+        null=trajectory.nulls(model.encode_text([trajectory.negative])),
+        rows=source_rows(trajectory.guidance),
+        guidance=trajectory.guidance,
+        start=trajectory.first,
         phase="reconstruct",
         callback=callback,
     )
     return done.state["source"]
+
+
+def reconstruction_cost(trajectory: Trajectory) -> int:
+    """Return the sample-forwards that `reconstruct` takes."""
+    return (trajectory.steps - trajectory.first) * len(source_rows(trajectory.guidance))
+
+
+def source_rows(guidance: float) -> Rows:
+    """Return the source's rows on its own: both halves where they are combined."""
+    return PAIR.without(branch="target") if guidance > 1 else SOURCE

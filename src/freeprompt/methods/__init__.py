@@ -5,13 +5,16 @@
 
 from freeprompt.methods.base import METHODS, Method, Outcome, Task
 from freeprompt.methods.diffedit import DiffEdit
+from freeprompt.methods.edit_friendly import EditFriendly
 from freeprompt.methods.fpe import FPE
 from freeprompt.methods.fpe_protect import ProtectedFPE
+from freeprompt.methods.infedit import InfEdit
 from freeprompt.methods.masactrl import MasaCtrl
 from freeprompt.methods.p2p import P2P
 from freeprompt.methods.pix2pix_zero import Pix2PixZero
 from freeprompt.methods.pnp import PnP
 from freeprompt.methods.sdedit import SDEdit
+from freeprompt.methods.turbo_edit import TurboEdit
 from freeprompt.methods.two_branch import TwoBranch
 
 __all__ = [
@@ -19,6 +22,8 @@ __all__ = [
     "METHODS",
     "P2P",
     "DiffEdit",
+    "EditFriendly",
+    "InfEdit",
     "MasaCtrl",
     "Method",
     "Outcome",
@@ -27,5 +32,6 @@ __all__ = [
     "ProtectedFPE",
     "SDEdit",
     "Task",
+    "TurboEdit",
     "TwoBranch",
 ]

@@ -1,16 +1,30 @@
 """What a method is, and the registry of methods."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from freeprompt.core import TARGET, Control, Model, Rows, Site, Tape, Trajectory, denoise
+from freeprompt.core import (
+    TARGET,
+    Control,
+    Model,
+    Rows,
+    Schedule,
+    Site,
+    Tape,
+    Text,
+    Trajectory,
+    Window,
+    denoise,
+)
 from freeprompt.core.loop import Callback, Progress
 from freeprompt.core.params import Parameters
+from freeprompt.core.proximal import Proximal
 from freeprompt.core.registry import Registry
-from freeprompt.errors import UnknownMethod
+from freeprompt.errors import MissingSource, UnknownMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +63,42 @@ class Task:
         rows = rows.without(half="uncond") if self.guidance <= 1 else rows
         return rows.with_targets(len(self.targets))
 
+    @property
+    def first(self) -> int:
+        """Denoising step to begin with."""
+        return 0 if self.trajectory is None else self.trajectory.first
+
+    def schedule(self, model: Model) -> Schedule:
+        """Return how to denoise: with the inversion's own noises, if it found some."""
+        base = model.schedule(self.steps)
+        return base if self.trajectory is None else self.trajectory.schedule(base)
+
+    def null(self, model: Model) -> Text | list[Text]:
+        """Return the unconditional embedding, or one a step where the inversion found some."""
+        plain = model.encode_text([self.negative])
+        return plain if self.trajectory is None else self.trajectory.nulls(plain)
+
+    def guides(self) -> list[Control]:
+        """Return what the inversion wants done to the target's guidance."""
+        share = None if self.trajectory is None else self.trajectory.proximal
+        if share is None:
+            return []
+        window = Window(0, self.steps)
+        return [Proximal(guidance=self.guidance, share=share, window=window)]
+
+    def noisy(self) -> Trajectory:
+        """Return the trajectory, for methods that are nothing without its noises.
+
+        Raises:
+            MissingSource: if there is none.
+        """
+        if self.trajectory is None or self.trajectory.noises is None:
+            raise MissingSource(
+                "This method edits with the noises of an inversion such as 'edit-friendly', and "
+                "the task has none. Editor.edit finds them; here give a trajectory with noises."
+            )
+        return self.trajectory
+
     def draw(self, like: Tensor, count: int) -> list[Tensor]:
         """Draw `count` noises in the shape of `like`, other than the start noise.
 
@@ -82,17 +132,33 @@ class Method(Parameters):
 
     Attributes:
         inverts: Whether a real image must be inverted; if not, only its own latent is needed.
+        inversion: Name of the inversion that is used unless the user names another.
+        inversion_settings: Parameters of that inversion where they differ from its defaults.
+        uses: What the method makes use of beyond latents if an inversion gives it: `null`
+            (unconditional embeddings), `noises`.
+        needs: What of these it cannot do without. A generated source is then inverted too.
+        guided: Whether it is nothing without guidance above 1.
         reads_prompts: Whether the controls depend on the prompts.
         uses_mask: Whether a mask that the user gives means something to it.
+        own_steps: Number of steps it is made for, if that is not everyone's.
     """
 
     inverts: ClassVar[bool] = True
+    inversion: ClassVar[str] = "ddim"
+    inversion_settings: ClassVar[Mapping[str, Any]] = {}
+    uses: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    guided: ClassVar[bool] = False
     reads_prompts: ClassVar[bool] = False
     uses_mask: ClassVar[bool] = False
+    own_steps: ClassVar[int | None] = None
 
     def __call__(self, model: Model, task: Task) -> Outcome:
         """Carry out the edit."""
         raise TypeError(f"{type(self).__name__} does not say how it edits.")
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse a number of steps that the method cannot work with, before any work is done."""
 
     def controls(self, model: Model, task: Task) -> list[Control]:
         """Return what the method attaches."""

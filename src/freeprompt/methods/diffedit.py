@@ -25,6 +25,7 @@ class DiffEdit(Method):
     """
 
     uses_mask = True
+    uses = ("null",)
 
     encode: float = param(
         0.8,
@@ -70,9 +71,9 @@ class DiffEdit(Method):
             model.schedule(task.steps),
             {"source": begin, "target": begin.expand(len(task.targets), -1, -1, -1)},
             text={"target": model.encode_text(task.targets)},
-            null=model.encode_text([task.negative]),
+            null=task.null(model),
             rows=task.shape(TARGET),
-            controls=[KeepOutside(masks=masks, window=Window(start, task.steps))],
+            controls=[KeepOutside(masks=masks, window=Window(start, task.steps)), *task.guides()],
             guidance=task.guidance,
             start=start,
             replay=source,

@@ -52,15 +52,6 @@ class FPE(TwoBranch):
         choices=("none", "inversion"),
         source="ours",
     )
-    replay: bool = param(
-        True,
-        "Pin a real image's source branch to the inversion's trajectory",
-        source="released code",
-    )
-
-    @property
-    def pinned(self) -> bool:
-        return self.replay
 
     @property
     def reads_uncond(self) -> bool:

@@ -1,12 +1,13 @@
 """The skeleton that most methods share: source and target side by side, tied by controls."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 from torch import Tensor
 
-from freeprompt.core import PAIR, TARGET, TRIPLE, Control, Model, Rows, Site, Text, denoise
+from freeprompt.core import PAIR, TARGET, TRIPLE, Control, Model, Rows, Site, denoise
+from freeprompt.core.params import param
 from freeprompt.core.rows import Branch
 from freeprompt.methods.base import Method, Outcome, Task
 
@@ -21,10 +22,19 @@ class TwoBranch(Method):
     control reads that and it differs from the conditional one.
     """
 
+    uses = ("null", "noises")
+
+    replay: bool = param(
+        True,
+        "Pin a real image's source to the inversion's trajectory, which is Direct Inversion; if "
+        "not, the source is denoised on its own",
+        source="released code; Ju et al., arXiv:2310.01506",
+    )
+
     @property
     def pinned(self) -> bool:
         """Whether a real source follows its trajectory instead of its own denoising."""
-        return True
+        return self.replay
 
     @property
     def reads_uncond(self) -> bool:
@@ -32,15 +42,16 @@ class TwoBranch(Method):
         return False
 
     def __call__(self, model: Model, task: Task) -> Outcome:
-        controls = self.controls(model, task)
-        schedule = model.schedule(task.steps)
+        controls = [*self.controls(model, task), *task.guides()]
+        schedule = task.schedule(model)
         text = {
             "source": model.encode_text([task.source]),
             "target": model.encode_text(task.targets),
         }
-        null = self._null(model, task)
+        null = task.null(model)
         state: dict[Branch, Tensor] = {
-            "source": task.start,
+            # a target may start from other noise than the trajectory that its source follows
+            "source": task.start if task.trajectory is None else task.trajectory.start,
             "target": task.start.expand(len(task.targets), -1, -1, -1),
         }
         edited: list[tuple[int, Site]] = []
@@ -66,18 +77,10 @@ class TwoBranch(Method):
             targets=state["target"], source=source, edited=tuple(edited), acted=bool(edited)
         )
 
-    @staticmethod
-    def _null(model: Model, task: Task) -> Text | list[Text]:
-        """Return the unconditional embedding, or one a step where the inversion found some."""
-        plain = model.encode_text([task.negative])
-        if task.trajectory is None or task.trajectory.null is None:
-            return plain
-        return [replace(plain, states=one[None].to(plain.states)) for one in task.trajectory.null]
-
     def _segments(self, controls: Sequence[Control], task: Task) -> Iterator[tuple[Rows, int, int]]:
         """Cut the run where the source enters or leaves the batch: (rows, start, stop)."""
-        flags = [self._wants_source(controls, task, i) for i in range(task.steps)]
-        for wanted, group in groupby(range(task.steps), key=flags.__getitem__):
+        flags = {i: self._wants_source(controls, task, i) for i in range(task.first, task.steps)}
+        for wanted, group in groupby(flags, key=flags.__getitem__):
             steps = list(group)
             yield self._rows(wanted, task), steps[0], steps[-1] + 1
 
@@ -93,8 +96,17 @@ class TwoBranch(Method):
     def _rows(self, with_source: bool, task: Task) -> Rows:
         if not with_source:
             rows = TARGET
-        elif task.trajectory is None or (self.reads_uncond and task.source != task.negative):
+        elif task.trajectory is None or self._guides_source(task) or self._halves_read(task):
             rows = PAIR
         else:
             rows = TRIPLE
         return task.shape(rows)
+
+    def _guides_source(self, task: Task) -> bool:
+        """Whether a real source is denoised with guidance, as null-text inversion found it."""
+        return not self.pinned and task.trajectory is not None and task.trajectory.guidance > 1
+
+    def _halves_read(self, task: Task) -> bool:
+        """Whether a control reads the source's unconditional half, and it is one of its own."""
+        found = task.trajectory is not None and task.trajectory.null is not None
+        return self.reads_uncond and (found or task.source != task.negative)
