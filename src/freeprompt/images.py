@@ -313,6 +313,10 @@ def _cell(caption: str, picture: Image.Image, height: int) -> Image.Image:
 
 def _wrap(text: str, width: int, length: Callable[[str], float]) -> list[str]:
     """Break a text into lines of at most `width` pixels, inside a word only if it must be."""
+    return [line for part in text.splitlines() for line in _wrap_line(part, width, length)] or [""]
+
+
+def _wrap_line(text: str, width: int, length: Callable[[str], float]) -> list[str]:
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".lstrip()

@@ -31,7 +31,8 @@ class DDCM(ByHand):
         if controlled:
             self._install(saved)
         try:
-            for self.step, label in enumerate(reversed(self.labels)):
+            for step, label in enumerate(reversed(self.labels)):
+                self.step = step
                 now, later = a[self.step], a[self.step + 1]
                 uncond, cond = self._network(x, label, rows).chunk(2)
                 answer = uncond + self.guidance * (cond - uncond)
@@ -150,5 +151,5 @@ class TestTurboEdit:
         assert gap(free, clipped) > TOLERANCE
 
     def test_many_steps_are_refused(self):
-        with pytest.raises(ConfigError, match="few-step.*got 50.*SDXL-Turbo"):
+        with pytest.raises(ConfigError, match=r"few-step.*got 50.*SDXL-Turbo"):
             TurboEdit().check_steps(50)

@@ -25,6 +25,7 @@ from freeprompt.api.mask import check_uses_mask, latent_mask
 from freeprompt.api.pairs import check_pair
 from freeprompt.api.provenance import Provenance, peak_memory
 from freeprompt.api.result import EditResult
+from freeprompt.api.saved import is_saved, load_inverted
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
 from freeprompt.core import Tape, Trajectory
 from freeprompt.core.loop import Callback
@@ -112,7 +113,7 @@ class Editor:
             source: Prompt of the source. Needed for a generated image; for a real one it may say
                 what is there, and FPE does without.
             image: A real image: file, PIL image, array, bytes, or the `InvertedImage` of an
-                earlier call, whose work is then not done again.
+                earlier call or its saved file, whose work is then not done again.
             mask: White where the picture may change, black where it must not; of the picture's
                 shape. For methods that use one (`fpe-protect`, `diffedit`).
             method: Name or instance; `freeprompt methods` lists them.
@@ -141,6 +142,8 @@ class Editor:
             AlreadyAttached: if this model is editing right now.
         """
         prompts = checked_prompts(targets)
+        if is_saved(image):
+            image = load_inverted(image, self.model)  # type: ignore[arg-type]
         check_source(source, image, negative, generator, latents, width, height)
         seed, guidance = checked_seed(seed), checked_guidance(guidance)
         how, via = resolve(method, inversion, parameters)
@@ -149,6 +152,7 @@ class Editor:
             check_uses_mask(how)
             masked = open_image(mask)
         asked = via if inversion is not None or set(via.specs()) & set(parameters) else None
+        how.check(prompts)
         steps = self._checked(how, steps)
         wanted = {"steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
         check_pair(how, via, image, inversion is not None, source, guidance, negative)

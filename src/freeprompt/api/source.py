@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from operator import index
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +83,17 @@ class InvertedImage:
     def reconstructed(self) -> bool:
         """Whether the reconstruction has been computed already."""
         return self.inverted and "reconstruction" in self.__dict__
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one .safetensors file, for `edit(..., image=path)` on another day.
+
+        Raises:
+            ConfigError: if the name has another ending, or nothing was inverted.
+            SaveError: if it cannot be written.
+        """
+        from freeprompt.api.saved import save_inverted
+
+        save_inverted(self, path)
 
     @torch.no_grad()
     def _decode(self, latent: Tensor) -> Image.Image:

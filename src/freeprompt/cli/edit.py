@@ -1,5 +1,6 @@
 """`freeprompt edit`."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,9 @@ def edit(
     source: Annotated[
         str | None, typer.Option(help="Prompt of the source; optional with --image.")
     ] = None,
-    image: Annotated[str | None, typer.Option(help="A real image to edit.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="A real image to edit, or what `invert` saved of one.")
+    ] = None,
     mask: Annotated[
         str | None, typer.Option(help="White where the picture may change; fpe-protect, diffedit.")
     ] = None,
@@ -32,7 +35,8 @@ def edit(
     ] = None,
     method: Annotated[str | None, typer.Option(help="Editing method.  [default: fpe]")] = None,
     inversion: Annotated[
-        str | None, typer.Option(help="How a real image becomes noise.  [default: the method's own]")
+        str | None,
+        typer.Option(help="How a real image becomes noise.  [default: the method's own]"),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 50]")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale.  [default: 7.5]")] = None,
@@ -79,6 +83,7 @@ def edit(
     how = Running(device=device, dtype=dtype, as_json=as_json, reconstruct=reconstruct)
     check_out(out, image, len(targets or ()))
     if again is None:
+        given = {**of_saved(image), **given}
         check(targets or [], image, given, parameters)
         given |= {"image": image, "native": native, **parameters}
         result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
@@ -104,22 +109,44 @@ def check(
     from freeprompt.api import checks
     from freeprompt.api.mask import check_uses_mask
     from freeprompt.api.pairs import check_pair
+    from freeprompt.api.saved import is_saved
     from freeprompt.api.source import checked_seed
     from freeprompt.picture import open_image
 
     checks.checked_prompts(targets)
     how, via = checks.resolve(given.get("method", "fpe"), given.get("inversion"), parameters)
+    how.check(targets)
     if given.get("mask") is not None:
         check_uses_mask(how)
         open_image(given["mask"])
     sizes = given.get("width"), given.get("height")
     checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
     guidance = checks.checked_guidance(given.get("guidance", 7.5))
+    checked_seed(given.get("seed", 0))
+    if is_saved(image):
+        return  # it has been read, and whether it fits is known once the model is there
     named, negative = "inversion" in given, given.get("negative", "")
     check_pair(how, via, image, named, given.get("source"), guidance, negative)
-    checked_seed(given.get("seed", 0))
     if image is not None:
         open_image(image)
+
+
+def of_saved(image: str | None) -> dict[str, Any]:
+    """Return the settings that an edit must share with a saved inversion; none for others.
+
+    Raises:
+        ConfigError: if the file is no saved inversion.
+    """
+    from freeprompt.api.saved import about_saved, is_saved
+    from freeprompt.inversion import INVERSIONS
+
+    if image is None or not is_saved(image):
+        return {}
+    about = about_saved(image)
+    numbers = json.loads(about["trajectory"]["numbers"])
+    tuned = ("guidance", "negative") if INVERSIONS[about["inversion"]].tuned else ()
+    seed = json.loads(about["trajectory"]["provenance"]).get("seed", 0)
+    return {"steps": about["steps"], "seed": seed, **{name: numbers[name] for name in tuned}}
 
 
 @dataclass(frozen=True, kw_only=True)

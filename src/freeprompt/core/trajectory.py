@@ -84,8 +84,8 @@ class Trajectory:
         found = [replace(plain, states=one[None].to(plain.states)) for one in self.null]
         return found[0] if len(found) == 1 else found
 
-    def save(self, path: str | Path) -> None:
-        """Write as safetensors, all but the tensors in its metadata."""
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the tensors, and all the rest as text."""
         tensors = {name: getattr(self, name) for name in TENSORS}
         numbers = {name: getattr(self, name) for name in NUMBERS}
         meta = {
@@ -93,8 +93,22 @@ class Trajectory:
             "provenance": json.dumps(dict(self.provenance)),
             "numbers": json.dumps(numbers),
         }
-        given = {name: x.contiguous() for name, x in tensors.items() if x is not None}
-        save_file(given, Path(path), metadata=meta)
+        return {name: x.contiguous() for name, x in tensors.items() if x is not None}, meta
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> "Trajectory":
+        """Return what `pack` packed; tensors of other names are left alone."""
+        return cls(
+            **{name: tensors[name] for name in TENSORS if name in tensors},
+            **json.loads(meta["numbers"]),
+            prompt=meta["prompt"],
+            provenance=json.loads(meta["provenance"]),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, all but the tensors in its metadata."""
+        tensors, meta = self.pack()
+        save_file(tensors, Path(path), metadata=meta)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trajectory":
@@ -105,12 +119,7 @@ class Trajectory:
         """
         try:
             with safe_open(Path(path), framework="pt") as file:
-                meta, names = file.metadata() or {}, set(file.keys())
-                return cls(
-                    **{name: file.get_tensor(name) for name in TENSORS if name in names},
-                    **json.loads(meta.get("numbers", "{}")),  # files of version 0.1 have none
-                    prompt=meta["prompt"],
-                    provenance=json.loads(meta["provenance"]),
-                )
+                tensors = {name: file.get_tensor(name) for name in file.keys() if name in TENSORS}  # noqa: SIM118
+                return cls.unpack(tensors, file.metadata() or {})
         except Exception as error:
             raise ConfigError(f"{str(path)!r} is not a saved trajectory: {error}") from error

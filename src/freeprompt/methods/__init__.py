@@ -9,6 +9,7 @@ from freeprompt.methods.edit_friendly import EditFriendly
 from freeprompt.methods.fpe import FPE
 from freeprompt.methods.fpe_protect import ProtectedFPE
 from freeprompt.methods.infedit import InfEdit
+from freeprompt.methods.ledits import LEdits
 from freeprompt.methods.masactrl import MasaCtrl
 from freeprompt.methods.p2p import P2P
 from freeprompt.methods.pix2pix_zero import Pix2PixZero
@@ -24,6 +25,7 @@ __all__ = [
     "DiffEdit",
     "EditFriendly",
     "InfEdit",
+    "LEdits",
     "MasaCtrl",
     "Method",
     "Outcome",

@@ -1,6 +1,6 @@
 """What a method is, and the registry of methods."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -159,6 +159,10 @@ class Method(Parameters):
 
     def check_steps(self, steps: int) -> None:
         """Refuse a number of steps that the method cannot work with, before any work is done."""
+
+    def check(self, targets: Sequence[str]) -> None:
+        """Refuse target prompts that the method cannot read, before any work is done."""
+        return
 
     def controls(self, model: Model, task: Task) -> list[Control]:
         """Return what the method attaches."""

@@ -33,6 +33,7 @@ class TurboEdit(Method):
     """
 
     inverts = False
+    own_steps = 4
     reads_prompts = True
 
     contrast: float = param(
