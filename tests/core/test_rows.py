@@ -148,3 +148,23 @@ def test_the_layout_decides_and_not_the_order():
 def test_rows_are_values():
     assert Row("target", True) == Row("target", True, 0) != Row("target", True, 1)
     assert hash(PAIR) == hash(Rows(PAIR.rows))
+
+
+def test_an_item_with_several_prompts():
+    """Two prompts for the first item, one for the second: three conditional rows, two others."""
+    rows = Rows(
+        (
+            *(Row("target", False, item) for item in (0, 1)),
+            Row("target", True, 0, entry=0),
+            Row("target", True, 0, entry=2),
+            Row("target", True, 1, entry=1),
+        )
+    )
+    x = {"target": torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])}
+    assert rows.spread(x).flatten(1)[:, 0].tolist() == [0, 1, 0, 0, 1]
+    text, null = Text(torch.arange(3.0).view(3, 1, 1)), Text(torch.full((1, 1, 1), -1.0))
+    assert rows.embeddings({"target": text}, null).states.flatten().tolist() == [-1, -1, 0, 2, 1]
+    assert rows.prompted("target") == ((2, 3), (4,))
+    answer = torch.tensor([10.0, 20.0, 11.0, 13.0, 25.0]).view(5, 1, 1, 1)
+    guided = rows.guide(answer, 2.0)["target"].flatten().tolist()
+    assert guided == [10 + 2 * (1 + 3), 20 + 2 * 5]

@@ -13,8 +13,8 @@ from freeprompt.core.window import Window
 
 
 def quantile(x: Float[Tensor, "items ..."], share: float) -> Float[Tensor, " items"]:
-    """Return each item's quantile, interpolated linearly; in float32, as torch has no other."""
-    return torch.quantile(x.flatten(1).float(), share, dim=1)
+    """Return each item's quantile, interpolated linearly; in float32 at least, as torch wants."""
+    return torch.quantile(x.flatten(1).to(torch.promote_types(x.dtype, torch.float32)), share, 1)
 
 
 def soften(

@@ -45,11 +45,20 @@ class Text:
 
 @dataclass(frozen=True)
 class Row:
-    """One batch row: which branch, conditional or unconditional half, which item of the branch."""
+    """One batch row.
+
+    Attributes:
+        branch: Which branch's latents it has.
+        conditional: Whether it has a prompt, or the unconditional embedding.
+        item: Which item of the branch.
+        entry: Which of the branch's prompts, if not the item's own: an item may have several
+            conditional rows, one a prompt.
+    """
 
     branch: Branch
     conditional: bool
     item: int = 0
+    entry: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,12 +161,12 @@ class Rows:
         """Return the text of every row: the branch's prompt, or `null` on unconditional rows.
 
         Args:
-            text: One `Text` a branch, one entry an item.
+            text: One `Text` a branch, one entry an item, or as many as its rows name.
             null: The unconditional embedding; one entry for all rows, or one a target item.
         """
         return Text.stack(
             [
-                text[row.branch][row.item]
+                text[row.branch][row.item if row.entry is None else row.entry]
                 if row.conditional
                 else null[row.item if len(null) > 1 else 0]
                 for row in self.rows
@@ -167,13 +176,29 @@ class Rows:
     def guide(
         self, prediction: Float[Tensor, "batch channels height width"], guidance: float
     ) -> dict[Branch, Float[Tensor, "items channels height width"]]:
-        """Combine the halves: `uncond + guidance * (cond - uncond)`, or what there is of them."""
+        """Combine the halves: `uncond + guidance * (cond - uncond)`, or what there is of them.
+
+        Several conditional rows of an item pull side by side: their differences add up, as in
+        Liu et al., arXiv:2206.01714.
+        """
         out: dict[Branch, Tensor] = {}
         for branch in self.branches:
-            cond = prediction[list(self.find(branch, "cond"))]
             uncond = prediction[list(self.find(branch, "uncond"))]
-            out[branch] = uncond + guidance * (cond - uncond) if len(uncond) else cond
+            if not len(uncond):
+                out[branch] = prediction[list(self.find(branch, "cond"))]
+                continue
+            pulls = [
+                prediction[list(rows)] - uncond[item]
+                for item, rows in enumerate(self.prompted(branch))
+            ]
+            out[branch] = uncond + guidance * torch.stack([pull.sum(0) for pull in pulls])
         return out
+
+    def prompted(self, branch: Branch) -> tuple[tuple[int, ...], ...]:
+        """Return the batch indices of the conditional rows of each item of `branch`."""
+        found = self.find(branch, "cond")
+        items = sorted({self.rows[i].item for i in found})
+        return tuple(tuple(i for i in found if self.rows[i].item == item) for item in items)
 
 
 def _rows(*rows: tuple[Branch, bool]) -> Rows:
