@@ -1,0 +1,64 @@
+"""`freeprompt claims`: measure the paper's claims again and write the document."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from freeprompt.cli.counting import counter
+
+
+def claims(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="R0 to R11, search.  [default: all]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A model of Emoji World.")] = "emoji-sd",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small run, marked as such in the document.")
+    ] = False,
+    pairs: Annotated[int | None, typer.Option(help="Pairs to edit.  [default: 200]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 50]")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Pictures a class for the probes.  [default: 40]")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the results files.")] = Path(
+        "results/claims"
+    ),
+    document: Annotated[Path, typer.Option(help="The page to write.")] = Path("docs/claims.md"),
+    work: Annotated[Path, typer.Option(help="Folder of what a stopped run goes on from.")] = Path(
+        "out/claims"
+    ),
+    only_write: Annotated[
+        bool, typer.Option("--write", help="Measure nothing: write the page from the results.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+) -> None:
+    """Measure the paper's claims R0-R11 and write docs/claims.md from what was found."""
+    from freeprompt.analysis.claims import run
+    from freeprompt.analysis.claims.base import QUICK, Budget
+
+    wanted = run.chosen(names or [])
+    images = document.parent / "images" / "claims"
+    if not only_write:
+        from freeprompt.api import load
+
+        given = {"pairs": pairs, "steps": steps, "seeds": samples}
+        budget = replace(
+            QUICK if quick else Budget(), **{k: v for k, v in given.items() if v is not None}
+        )
+        adapter = load(model, device=device).model
+        for claim in wanted:
+            with counter(claim.name) as tell:
+                run.measure(
+                    adapter,
+                    [claim],
+                    budget,
+                    results=results,
+                    images=images,
+                    work=work,
+                    progress=lambda what, done, total, tell=tell: tell(done, total),  # type: ignore[misc]
+                )
+            typer.echo(f"{claim.name}: {results / f'{claim.name}.json'}")
+    run.write(results, images, document)
+    typer.echo(f"document: {document}")
