@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from freeprompt.cli import attention, demo, edit, listings, train, world
+from freeprompt.cli import (
+    ablate,
+    attention,
+    claims,
+    compare,
+    demo,
+    edit,
+    invert,
+    listings,
+    probe,
+    search,
+    train,
+    world,
+)
 
 app = typer.Typer(
     name="freeprompt",
@@ -32,8 +45,14 @@ def root(
 
 
 app.command("edit")(edit.edit)
+app.command("invert")(invert.invert)
+app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("attention")(attention.attention)
+app.command("probe")(probe.probe)
+app.add_typer(ablate.app, name="ablate")
+app.add_typer(search.app, name="search")
+app.command("claims")(claims.claims)
 app.command("methods")(listings.methods)
 app.command("models")(listings.models)
 app.command("sites")(listings.sites)
