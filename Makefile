@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 CODE   := $(wildcard src tests tools benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check lint format types paths bench clean
+.PHONY: help venv demo test slow check lint format types paths bench pictures clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -49,6 +49,10 @@ bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performanc
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/edit_cost.py
 	$(BIN)/python benchmarks/recording.py
+	$(BIN)/python benchmarks/methods.py
+
+pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
+	$(BIN)/python tools/draw_methods.py $(ARGS)
 
 clean: ## Remove the environment, caches and output
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
