@@ -109,7 +109,7 @@ def test_clusters(maps):
     figure = pictures.clusters(maps, 3)
     assert titles(figure) == [[PROMPT, "over the picture", "3 clusters"]]
     np.testing.assert_array_equal(heat(figure.axes[2]), maps.clusters(3))
-    with pytest.raises(ConfigError, match="at most 8 clusters"):
+    with pytest.raises(ConfigError, match="2 to 8 clusters"):
         pictures.clusters(maps, 9)
     assert len(set(OKABE_ITO)) == 8
 

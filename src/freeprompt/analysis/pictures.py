@@ -147,11 +147,7 @@ def clusters(maps: AttentionMaps, count: int = 5, *, sites: Selection = None, se
         ConfigError: for more groups than there are colours to tell apart.
         MissingDependency: without scikit-learn.
     """
-    if count > MAX_CLUSTERS:
-        raise ConfigError(
-            f"Pictures show at most {MAX_CLUSTERS} clusters, as many as there are colours that "
-            f"everybody can tell apart; got {count}. maps.clusters(...) gives any number."
-        )
+    check_clusters(count)
     rows = []
     for one in _with_self(maps):
         labels = one.clusters(count, seed=seed, sites=sites)
@@ -163,6 +159,19 @@ def clusters(maps: AttentionMaps, count: int = 5, *, sites: Selection = None, se
             ]
         )
     return draw(rows, "Cells that look at the same", _where(maps, sites))
+
+
+def check_clusters(count: int) -> None:
+    """Refuse a number of clusters that cannot be shown.
+
+    Raises:
+        ConfigError: for less than two, or more than there are colours to tell apart.
+    """
+    if not 2 <= count <= MAX_CLUSTERS:
+        raise ConfigError(
+            f"Pictures show 2 to {MAX_CLUSTERS} clusters, at most as many as there are colours "
+            f"that everybody can tell apart; got {count}. maps.clusters(...) gives any number."
+        )
 
 
 def film(

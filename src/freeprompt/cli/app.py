@@ -7,12 +7,14 @@ import typer
 from freeprompt.cli import (
     ablate,
     attention,
+    bench,
     claims,
     compare,
     demo,
     edit,
     invert,
     listings,
+    map_vs_values,
     probe,
     search,
     train,
@@ -49,12 +51,15 @@ app.command("invert")(invert.invert)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("attention")(attention.attention)
+app.command("map-vs-values")(map_vs_values.map_vs_values)
 app.command("probe")(probe.probe)
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(search.app, name="search")
 app.command("claims")(claims.claims)
 app.command("methods")(listings.methods)
+app.command("inversions")(listings.inversions)
 app.command("models")(listings.models)
 app.command("sites")(listings.sites)
 app.add_typer(world.app, name="world")
 app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")

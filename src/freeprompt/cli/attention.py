@@ -146,6 +146,7 @@ class Wanted:
         """
         from freeprompt.analysis.archive import check_suffix
         from freeprompt.analysis.panels import check_name, need_matplotlib
+        from freeprompt.analysis.pictures import check_clusters
         from freeprompt.core import Sites
 
         need_matplotlib()
@@ -158,6 +159,8 @@ class Wanted:
             raise ConfigError("--words names no word. Leave it out to look at every word.")
         if self.grid and (self.view is not None or len(self.words or ()) != 1):
             raise ConfigError("--grid shows cross-attention of one word: give --words with one.")
+        if self.view is not None and self.view.kind == "clusters":
+            check_clusters(self.view.count)
         if self.view is not None and self.film is not None and self.words is None:
             raise ConfigError("--film shows words: give --words beside --self.")
         Sites(f"cross:{self.layers or 'all'}")
@@ -299,10 +302,14 @@ def _report(maps: "AttentionMaps", files: list[Path], as_json: bool) -> None:
     for one in maps.pictures:
         parts = []
         if one.cross_maps:
-            parts.append(f"{', '.join(one.words)} at {len(one.cross_maps.sites)} layers")
+            parts.append(f"{', '.join(one.words)} at {_layers(len(one.cross_maps.sites))}")
         if one.self_maps:
-            parts.append(f"self-attention at {len(one.self_maps.sites)} layers")
+            parts.append(f"self-attention at {_layers(len(one.self_maps.sites))}")
         typer.echo(f"{one.role} {one.prompt!r}: {'; '.join(parts) or 'never in the batch'}")
     typer.echo(f"{maps.nbytes / 2**20:.2f} MiB of maps")
     for path in files:
         typer.echo(f"  {path}")
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'s' if count > 1 else ''}"
