@@ -1,0 +1,205 @@
+"""Who is compared: a method with its settings, or one of the trivial baselines."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal, get_args
+
+from freeprompt.bench.items import TRACKS, Track
+from freeprompt.core.params import Parameters, check_names
+from freeprompt.errors import ConfigError, unknown
+from freeprompt.inversion import INVERSIONS
+from freeprompt.methods import METHODS
+
+Prompt = Literal["auto", "given", "empty"]
+PROMPTS: tuple[str, ...] = get_args(Prompt)
+
+BASELINES: dict[str, str] = {
+    "copy": "the source, unchanged",
+    "plain": "the target prompt, generated from the source's noise without any editing",
+    "ideal": "the ideal edit, rendered; real images of Emoji World only",
+}
+"""What stands in every table beside the methods, so that their figures can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One way to edit.
+
+    Attributes:
+        method: Name of a method or a baseline.
+        parameters: Of the method, where they differ from its defaults.
+        inversion: Name of the inversion; None for the method's own.
+        inversion_parameters: Likewise.
+        steps: Denoising steps.
+        guidance: Guidance scale.
+        prompt: Whether methods are told the source prompt of a real image. `auto` tells those that
+            cannot do without, which is what their papers do.
+        tag: Word that tells it from another of the same method, such as `tuned`.
+        tracks: Where it takes part.
+    """
+
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inversion: str | None = None
+    inversion_parameters: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 50
+    guidance: float = 7.5
+    prompt: Prompt = "auto"
+    tag: str = ""
+    tracks: tuple[str, ...] = TRACKS
+
+    def __post_init__(self) -> None:
+        if self.method in BASELINES:
+            if self.parameters:
+                raise ConfigError(f"The baseline {self.method!r} has no parameters.")
+        elif self.method not in METHODS:
+            raise unknown(ConfigError, "method or baseline", self.method, [*METHODS, *BASELINES])
+        else:
+            METHODS[self.method].build(self.parameters)
+        if self.inversion is not None:
+            INVERSIONS[self.inversion].build(self.inversion_parameters)
+        if self.prompt not in PROMPTS:
+            raise unknown(ConfigError, "prompt", str(self.prompt), PROMPTS)
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is no method."""
+        return self.method in BASELINES
+
+    @property
+    def told(self) -> bool:
+        """Whether the method is given the source prompt of a real image."""
+        if self.prompt != "auto" or self.baseline:
+            return self.prompt == "given"
+        method = METHODS[self.method]
+        inversion = INVERSIONS[self.inversion or getattr(method, "inversion", "ddim")]
+        return method.reads_prompts or bool(getattr(inversion, "needs_prompt", False))
+
+    def on(self, track: Track) -> "Contender | None":
+        """The contender as it matters on a track; None where it does not take part."""
+        if track not in self.tracks or (self.method == "ideal" and track == "generated"):
+            return None
+        if self.baseline and self.method != "plain":
+            return Contender(method=self.method, tracks=self.tracks)
+        inverts = track == "real" or bool(getattr(METHODS.get(self.method), "needs", ()))
+        if inverts:
+            return self
+        plain: dict[str, Any] = {"inversion": None, "inversion_parameters": {}, "prompt": "auto"}
+        return Contender(**{**self._fields(), **plain})
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def label(self) -> str:
+        """Short name for tables, such as `fpe (share=0.6, steps=20)`."""
+        marks = [self.tag] if self.tag else []
+        if self.inversion is not None:
+            marks.append("+".join([self.inversion, *_pairs(self.inversion_parameters)]))
+        marks += [] if self.tag == "tuned" else _pairs(self.parameters)
+        usual = Contender.__dataclass_fields__
+        for name in ("steps", "guidance", "prompt"):
+            if getattr(self, name) != usual[name].default:
+                marks.append(f"{name}={getattr(self, name)}")
+        return f"{self.method} ({', '.join(marks)})" if marks else self.method
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what makes it what it is, as JSON types."""
+        values = self._fields()
+        del values["tracks"]
+        return {
+            **values,
+            "parameters": dict(self.parameters),
+            "inversion_parameters": dict(self.inversion_parameters),
+        }
+
+    def key(self, *context: Any) -> str:
+        """Hash of the contender and of anything else that a result depends on."""
+        text = json.dumps([self.to_dict(), *context], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+AXES = ("method", "inversion", "steps", "guidance", "prompt", "tracks")
+
+
+def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
+    """Build the contenders of one [[grid]] of a plan: the product of all lists in it.
+
+    Args:
+        table: `method` (a name, several, or "*" for all), and optionally `inversion`, `steps`,
+            `guidance`, `prompt`, `tag`, `tracks`, and tables `set` and `set_inversion` of
+            parameters. A list means every one of its values.
+
+    Raises:
+        ConfigError: for an unknown name or a value that cannot be used.
+    """
+    known = (*AXES, "tag", "set", "set_inversion")
+    for name in table:
+        if name not in known:
+            raise unknown(ConfigError, "setting of [[grid]]", name, known)
+    if "method" not in table:
+        raise ConfigError('A [[grid]] needs a method: a name, a list of names, or "*".')
+    given, axes = dict(table), {}
+    tracks = tuple(_several(given.pop("tracks", TRACKS)))
+    for track in tracks:
+        if track not in TRACKS:
+            raise unknown(ConfigError, "track", str(track), TRACKS)
+    given["method"] = _all(given["method"], METHODS)
+    if "inversion" in given:
+        given["inversion"] = _all(given["inversion"], INVERSIONS)
+    for name in ("method", "inversion", "steps", "guidance", "prompt"):
+        if name in given:
+            axes[name] = _several(given[name])
+    for prefix in ("set", "set_inversion"):
+        for name, value in given.get(prefix, {}).items():
+            axes[f"{prefix}.{name}"] = _several(value)
+    _check_parameters(axes)
+    for values in product(*axes.values()):
+        yield _contender(dict(zip(axes, values, strict=True)), given.get("tag", ""), tracks)
+
+
+def _contender(point: Mapping[str, Any], tag: str, tracks: tuple[str, ...]) -> Contender:
+    def below(prefix: str) -> dict[str, Any]:
+        return {k.removeprefix(prefix): v for k, v in point.items() if k.startswith(prefix)}
+
+    plain = {name: value for name, value in point.items() if "." not in name}
+    return Contender(
+        **plain,
+        parameters=_mine(plain["method"], below("set.")),
+        inversion_parameters=below("set_inversion."),
+        tag=tag,
+        tracks=tracks,
+    )
+
+
+def _mine(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a method has; a grid over several methods sets what each one knows."""
+    known = METHODS[method].specs() if method in METHODS else {}
+    return {name: value for name, value in parameters.items() if name in known}
+
+
+def _check_parameters(axes: Mapping[str, Sequence[Any]]) -> None:
+    owners: list[type[Parameters]] = [METHODS[m] for m in axes["method"] if m in METHODS]
+    check_names([name[4:] for name in axes if name.startswith("set.")], owners)
+
+
+def _all(given: Any, known: Iterable[str]) -> list[str]:
+    """A name or several; "*" stands for all that are registered."""
+    return [name for one in _several(given) for name in (known if one == "*" else [one])]
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def distinct(contenders: Sequence[Contender], track: Track) -> list[Contender]:
+    """The contenders that matter on a track, each once, in order."""
+    taking_part = [c.on(track) for c in contenders]
+    return list({c.key(): c for c in taking_part if c is not None}.values())

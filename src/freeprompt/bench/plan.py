@@ -1,0 +1,190 @@
+"""A plan: which data, which model, which contenders; read from a TOML file."""
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from freeprompt.bench.contenders import BASELINES, Contender, grid
+from freeprompt.bench.datasets import DATASETS, load_dataset
+from freeprompt.bench.fields import check_options
+from freeprompt.bench.items import TRACKS, Dataset
+from freeprompt.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which items are edited.
+
+    Attributes:
+        name: Of the data set, one of `DATASETS`.
+        path: Of the user's copy; None for one that comes with the package.
+        split: Of EmojiEdit-Bench: `test` or `tune`.
+        tracks: Tracks to keep.
+        cells: Cells to keep; empty for all.
+        limit: Items of each cell of each track to keep; None for all.
+        traps: Faults of published evaluations to repeat, see `docs/benchmark.md`.
+    """
+
+    name: str = "emojiedit"
+    path: Path | None = None
+    split: str = "test"
+    tracks: tuple[str, ...] = TRACKS
+    cells: tuple[str, ...] = ()
+    limit: int | None = None
+    traps: tuple[str, ...] = ()
+
+    def load(self) -> Dataset:
+        """Load them.
+
+        Raises:
+            ConfigError: for a data set, split, cell or trap that does not exist, or a bad file.
+        """
+        whole = load_dataset(self.name, self.path, split=self.split, traps=self.traps)
+        return whole.only(tracks=self.tracks, cells=self.cells, limit=self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a run is made of.
+
+    Attributes:
+        model: Catalogue name, folder or Hub id.
+        device: As `freeprompt.load` takes it.
+        dtype: Likewise.
+        processes: How many edits are made at a time.
+        pictures: Whether the edits are kept as PNG files; the report shows some.
+        data: What is edited.
+        metrics: What else is measured, see `freeprompt.bench.fields.DEFAULTS`.
+        contenders: Who edits.
+    """
+
+    model: str = "emoji-sd"
+    device: str = "auto"
+    dtype: str = "auto"
+    processes: int = 1
+    pictures: bool = True
+    data: Data = field(default_factory=Data)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    contenders: tuple[Contender, ...] = ()
+
+    def with_options(self, *, data: Mapping[str, Any], **options: Any) -> "Plan":
+        """Override what is not None."""
+        given = {name: value for name, value in options.items() if value is not None}
+        of_data = {name: value for name, value in data.items() if value is not None}
+        return checked(replace(self, **given, data=replace(self.data, **of_data)))
+
+
+def shipped_plans() -> dict[str, Path]:
+    """Plans that come with the package, by name."""
+    folder = Path(str(resources.files("freeprompt.bench"))) / "plans"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_plan(name: str) -> Path:
+    """Find a plan by the name of a file or of one that comes with the package.
+
+    Raises:
+        ConfigError: if there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml":
+        raise ConfigError(f"There is no plan '{name}'. Name a TOML file, or one of the package's.")
+    if name not in shipped_plans():
+        raise unknown(ConfigError, "plan", name, shipped_plans())
+    return shipped_plans()[name]
+
+
+def read_plan(path: Path, include: Iterable[Path] = ()) -> Plan:
+    """Read a plan.
+
+    Args:
+        path: The plan.
+        include: Files with more [[grid]] tables, such as `freeprompt bench tune` writes.
+
+    Raises:
+        ConfigError: naming the file and what is wrong in it.
+    """
+    try:
+        plan = _plan(_toml(path), path.parent)
+    except ConfigError as error:
+        raise type(error)(f"'{path}': {error}") from error
+    more = [contender for file in include for contender in read_grids(file)]
+    return replace(plan, contenders=(*plan.contenders, *more))
+
+
+def read_grids(path: Path) -> list[Contender]:
+    """Read the contenders of a file with nothing but [[grid]] tables.
+
+    Raises:
+        ConfigError: naming the file and what is wrong in it.
+    """
+    try:
+        return [one for entry in _toml(path).get("grid", []) for one in grid(entry)]
+    except ConfigError as error:
+        raise type(error)(f"'{path}': {error}") from error
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"It cannot be read as TOML ({error}).") from error
+
+
+def _plan(table: dict[str, Any], folder: Path) -> Plan:
+    known = {"model", "device", "dtype", "processes", "pictures"}
+    for name in table:
+        if name not in known | {"data", "metrics", "grid", "include", "baselines"}:
+            raise unknown(ConfigError, "setting", name, [*known, "data", "metrics", "grid"])
+    baselines = table.get("baselines", list(BASELINES))
+    contenders = [Contender(method=name) for name in baselines]
+    contenders += [one for entry in table.get("grid", []) for one in grid(entry)]
+    contenders += [one for name in table.get("include", []) for one in read_grids(folder / name)]
+    return checked(
+        Plan(
+            **{name: value for name, value in table.items() if name in known},
+            data=_data(table.get("data", {}), folder),
+            metrics=table.get("metrics", {}),
+            contenders=tuple(contenders),
+        )
+    )
+
+
+def _data(table: Mapping[str, Any], folder: Path) -> Data:
+    values: dict[str, Any] = dict(table)
+    for name in values:
+        if name not in Data.__dataclass_fields__:
+            raise unknown(ConfigError, "setting of [data]", name, Data.__dataclass_fields__)
+    for name in ("tracks", "cells", "traps"):
+        if name in values:
+            values[name] = tuple(_names(name, values[name]))
+    if "path" in values:
+        values["path"] = folder / Path(values["path"]).expanduser()
+    return Data(**values)
+
+
+def _names(setting: str, value: Any) -> Sequence[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{setting} must be a list of names; got {value!r}.")
+    return value
+
+
+def checked(plan: Plan) -> Plan:
+    """Check what can be checked without loading anything.
+
+    Raises:
+        ConfigError: saying what is wrong.
+    """
+    if plan.data.name not in DATASETS:
+        raise unknown(ConfigError, "data set", plan.data.name, DATASETS)
+    if not isinstance(plan.processes, int) or plan.processes < 1:
+        raise ConfigError(f"processes must be a whole number from 1 on; got {plan.processes!r}.")
+    check_options(plan.metrics)
+    if not plan.contenders:
+        raise ConfigError('The plan names nobody who edits. Give it a [[grid]] with method = "*".')
+    return plan

@@ -1,0 +1,146 @@
+"""Settings for every method by the same budget, chosen on a split that scores nothing.
+
+Each method is tried with its defaults and with draws from the ranges that its own parameters
+declare; the best on each track is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from freeprompt.bench.contenders import BASELINES
+from freeprompt.bench.items import TRACKS
+from freeprompt.bench.plan import Plan
+from freeprompt.bench.table import Results, value
+from freeprompt.core.params import Spec
+from freeprompt.errors import ConfigError
+from freeprompt.methods import METHODS
+
+Settings = dict[str, Any]
+
+
+def candidates(method: str, trials: int, seed: int = 0) -> list[Settings]:
+    """Draw settings of a method: the defaults, then random ones.
+
+    Numbers with a lower and an upper bound are drawn evenly between them, choices and switches
+    evenly. Texts, selections of layers and numbers without an upper bound stay at their defaults.
+
+    Args:
+        method: Name of a method.
+        trials: How many, 1 or more. A method without such parameters has one.
+        seed: Of the draws; each method has its own stream.
+
+    Returns:
+        Settings beyond the defaults, without repeats.
+
+    Raises:
+        ConfigError: for an unknown method or no trial.
+    """
+    if trials < 1:
+        raise ConfigError(f"The number of trials must be at least 1; got {trials}.")
+    rng = np.random.default_rng([seed, *method.encode()])
+    ranges = _ranges(method)
+    drawn: list[Settings] = [{}]
+    attempts = 0
+    while ranges and len(drawn) < trials and attempts < 50 * trials:
+        attempts += 1
+        settings = {name: _draw(rng, spec, default) for name, (spec, default) in ranges.items()}
+        if settings not in drawn and _accepted(method, settings):
+            drawn.append(settings)
+    return drawn
+
+
+def _ranges(method: str) -> dict[str, tuple[Spec, Any]]:
+    defaults = {f.name: f.default for f in fields(METHODS[method])}
+    specs = METHODS[method].specs()
+    return {n: (s, defaults[n]) for n, s in specs.items() if _bounded(s, defaults[n])}
+
+
+def _bounded(spec: Spec, default: Any) -> bool:
+    number = isinstance(default, int | float) and None not in (spec.low, spec.high)
+    return isinstance(default, bool) or bool(spec.choices) or number
+
+
+def _draw(rng: np.random.Generator, spec: Spec, default: Any) -> Any:
+    if isinstance(default, bool):
+        return bool(rng.integers(2))
+    if spec.choices:
+        return spec.choices[int(rng.integers(len(spec.choices)))]
+    assert spec.low is not None and spec.high is not None
+    if isinstance(default, int):
+        return int(rng.integers(int(spec.low), int(spec.high) + 1))
+    return round(float(rng.uniform(spec.low, spec.high)), 3)
+
+
+def tuning_plan(plan: Plan, trials: int, seed: int = 0) -> Plan:
+    """Turn a plan into one that tries settings of its methods on the split for tuning.
+
+    Steps, guidance and inversion of each method stay as the plan has them.
+
+    Raises:
+        ConfigError: for a data set without such a split.
+    """
+    if plan.data.name != "emojiedit":
+        raise ConfigError(
+            f"Settings are tuned on EmojiEdit-Bench, which has a split for it; got "
+            f"{plan.data.name!r}."
+        )
+    trying = [
+        replace(contender, parameters={**contender.parameters, **settings})
+        for contender in plan.contenders
+        if contender.method not in BASELINES
+        for settings in candidates(contender.method, trials, seed)
+    ]
+    return replace(plan, contenders=tuple(trying), data=replace(plan.data, split="tune"))
+
+
+def _accepted(method: str, settings: Settings) -> bool:
+    """Whether the method takes these settings together; some exclude each other."""
+    try:
+        METHODS[method].build(settings)
+    except ConfigError:
+        return False
+    return True
+
+
+def best_settings(results: Results) -> dict[tuple[str, str], Settings]:
+    """Choose settings from the results of a tuning plan.
+
+    The headline rate decides, then the share of criteria that are met, then whoever came first,
+    which is the defaults. Settings that ended in an error anywhere lose to those that did not.
+
+    Returns:
+        By method and track, what to set.
+    """
+    chosen: dict[tuple[str, str], Settings] = {}
+    for track in TRACKS:
+        there = results.on(track)
+        for method in dict.fromkeys(row["contender"]["method"] for row in there.rows):
+            mine = there.where(lambda row, name=method: row["contender"]["method"] == name)  # type: ignore[misc]
+            best = max(mine.labels, key=lambda label, mine=mine: _merit(mine.by(label)))  # type: ignore[misc]
+            chosen[method, track] = mine.by(best).rows[0]["contender"]["parameters"]
+    return chosen
+
+
+def _merit(results: Results) -> tuple[float, float, float]:
+    right = [value(row, "right") or 0.0 for row in results.rows]
+    met = [5.0 if row["error"] else float(len(row["failed"])) for row in results.rows]
+    return -float(results.errors), sum(right) / len(right), -sum(met) / len(met)
+
+
+def tuned_toml(chosen: dict[tuple[str, str], Settings], about: Sequence[str]) -> str:
+    """Write the choice as a file that a plan can include."""
+    lines = [f"# {line}" for line in about]
+    for (method, track), settings in chosen.items():
+        lines += ["", "[[grid]]", f'method = "{method}"', f'tracks = ["{track}"]', 'tag = "tuned"']
+        lines += ["[grid.set]"] if settings else []
+        lines += [f"{name} = {_toml(setting)}" for name, setting in settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(setting: Any) -> str:
+    if isinstance(setting, bool):
+        return str(setting).lower()
+    return str(setting) if isinstance(setting, int | float) else f'"{setting}"'

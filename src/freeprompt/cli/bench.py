@@ -1,0 +1,230 @@
+"""`freeprompt bench`: run the benchmark, look at the results, compare two of them."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from freeprompt.cli import show
+
+if TYPE_CHECKING:
+    from freeprompt.bench.plan import Plan
+    from freeprompt.bench.runner import Advance, Report
+
+app = typer.Typer(
+    help="Score methods: `run` makes edits, `report` shows them, `compare` two of them.",
+    no_args_is_help=True,
+)
+
+PlanName = Annotated[str, typer.Argument(help="TOML file, or emojiedit, inversions or pie-bench.")]
+Folder = Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")]
+Run = Annotated[Path, typer.Argument(help="Folder that `bench run` has written.")]
+Model = Annotated[str | None, typer.Option(help="Catalogue name, folder or Hub id.")]
+DataPath = Annotated[Path | None, typer.Option("--data", help="Your copy of the data set.")]
+Limit = Annotated[int | None, typer.Option(help="Items of each kind of edit and track.")]
+Processes = Annotated[int | None, typer.Option(help="Edits made at a time.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Tracks = Annotated[list[str] | None, typer.Option("--track", help="generated or real; repeatable.")]
+
+
+@app.command()
+def run(
+    plan: PlanName = "emojiedit",
+    out: Folder = Path("out/bench"),
+    model: Model = None,
+    data: DataPath = None,
+    limit: Limit = None,
+    track: Tracks = None,
+    include: Annotated[
+        list[Path] | None, typer.Option(help="File with more [[grid]] tables; repeatable.")
+    ] = None,
+    processes: Processes = None,
+    device: Device = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Make edits that ended in an error again.")
+    ] = False,
+) -> None:
+    """Make and score every edit of PLAN; a run that was killed goes on where it was."""
+    from freeprompt.bench import run as run_plan
+
+    chosen = _plan(plan, model, data, limit, track, processes, device, include)
+    with _progress("edits") as report:
+        store = run_plan(chosen, out, retry=retry, report=report)
+    typer.echo(f"results in {store.path}; look at them with: freeprompt bench report {out}")
+
+
+@app.command()
+def tune(
+    plan: PlanName = "emojiedit",
+    out: Folder = Path("out/tune"),
+    trials: Annotated[int, typer.Option(help="Settings tried of each method.")] = 8,
+    model: Model = None,
+    limit: Limit = 5,
+    track: Tracks = None,
+    processes: Processes = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(help="Of the settings drawn.")] = 0,
+) -> None:
+    """Choose settings for every method by the same budget; writes OUT/tuned.toml."""
+    from freeprompt.bench import Results, run
+    from freeprompt.bench.tune import best_settings, tuned_toml, tuning_plan
+
+    chosen = _plan(plan, model, None, limit, track, processes, device)
+    trying = tuning_plan(chosen, trials, seed)
+    with _progress("trials") as report:
+        store = run(trying, out, report=report)
+    best = best_settings(Results(tuple(store.rows())))
+    about = [
+        "Settings chosen by `freeprompt bench tune` on the tune split of EmojiEdit-Bench:",
+        f"{trials} trials of each method on {limit} items of each kind, model {chosen.model}, "
+        f"seed {seed}.",
+    ]
+    file = out / "tuned.toml"
+    file.write_text(tuned_toml(best, about), encoding="utf-8")
+    typer.echo(f"{file}: use it with: freeprompt bench run {plan} --include {file}")
+
+
+@app.command()
+def report(
+    results: Run,
+    html: Annotated[Path | None, typer.Option(help="[default: RUN/report.html]")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="[default: RUN/report.md]")] = None,
+) -> None:
+    """Write the report of a run: one self-contained HTML page, and Markdown."""
+    from freeprompt.bench import Store, build
+    from freeprompt.bench.document import write_html, write_markdown
+
+    blocks = build(Store(results))
+    pages = html or results / "report.html", markdown or results / "report.md"
+    write_html(blocks, pages[0])
+    write_markdown(blocks, pages[1])
+    typer.echo("\n".join(map(str, pages)))
+
+
+@app.command()
+def compare(
+    results: Run,
+    first: Annotated[str, typer.Argument(help="A contender, as reports call it.")],
+    second: Annotated[str, typer.Argument(help="Another.")],
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Scores to compare; repeatable. Default: the main ones."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Compare two contenders item by item, with bootstrap intervals of the difference."""
+    from freeprompt.bench import Results, Store
+
+    whole = Results(tuple(Store(results).rows()))
+    found = [
+        row
+        for track in whole.tracks
+        if {first, second} <= set(whole.on(track).labels)
+        for row in _comparisons(whole.on(track), track, first, second, score)
+    ]
+    if not found:
+        whole.compared(first, second, "right")  # says which of the two is not there
+    if as_json:
+        show.print_json(found)
+        return
+    head = ("track", "score", first, second, "difference [95 %]", "won", "lost", "alike")
+    show.print_table(head, [tuple(map(str, row.values())) for row in found])
+
+
+def _comparisons(
+    results: Any, track: str, first: str, second: str, scores: list[str] | None
+) -> Iterator[dict[str, Any]]:
+    from freeprompt.bench.scores import SCORES
+    from freeprompt.bench.table import headline
+
+    names = scores or [
+        name
+        for name in headline(results)
+        if results.by(first).values(name) and results.by(second).values(name)
+    ]
+    for name in names:
+        paired, form = results.compared(first, second, name), SCORES.get(name)
+        assert form is not None  # `compared` refuses others
+        gap = paired.difference
+        yield {
+            "track": track,
+            "score": form.head,
+            "first": form.show(paired.first),
+            "second": form.show(paired.second),
+            "difference": f"{form.show(gap.value)} [{form.show(gap.low)}, {form.show(gap.high)}]",
+            "won": paired.wins,
+            "lost": paired.losses,
+            "alike": paired.ties,
+        }
+
+
+@app.command()
+def data(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the data sets that can be run, and what each needs."""
+    from freeprompt.bench import DATASETS
+
+    rows = {name: (entry.summary, entry.needs) for name, entry in DATASETS.items()}
+    if as_json:
+        show.print_json({n: {"summary": s, "needs": needs} for n, (s, needs) in rows.items()})
+        return
+    show.print_table(
+        ("data set", "what it is"),
+        [(n, s + (f" (needs {needs})" if needs else "")) for n, (s, needs) in rows.items()],
+    )
+
+
+def _plan(
+    name: str,
+    model: str | None,
+    data: Path | None,
+    limit: int | None,
+    track: list[str] | None,
+    processes: int | None,
+    device: str | None,
+    include: list[Path] | None = None,
+) -> "Plan":
+    from freeprompt.bench import find_plan, read_plan
+
+    plan = read_plan(find_plan(name), include or ())
+    return plan.with_options(
+        data={"path": data, "limit": limit, "tracks": tuple(track) if track else None},
+        model=model,
+        processes=processes,
+        device=device,
+    )
+
+
+@contextmanager
+def _progress(noun: str) -> Iterator["Report"]:
+    """Show a bar on stderr if that is a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _lines(noun)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(noun)
+
+        def advance(update: "Advance") -> None:
+            text = f"{noun}, {update.errors} errors" if update.errors else noun
+            bars.update(task, completed=update.done, total=update.total, description=text)
+
+        yield advance
+
+
+def _lines(noun: str) -> "Report":
+    """Say how far it is about fifty times in all."""
+
+    def advance(update: "Advance") -> None:
+        every = max(1, update.total // 50)
+        if update.done % every == 0 or update.done == update.total:
+            errors = f", {update.errors} errors" if update.errors else ""
+            print(f"{update.done} of {update.total} {noun}{errors}", file=sys.stderr, flush=True)
+
+    return advance
