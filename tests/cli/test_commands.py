@@ -84,6 +84,22 @@ def test_one_method(freeprompt) -> None:
     assert all(p["help"] and p["source"] for p in data["parameters"].values())
 
 
+def test_inversions(freeprompt) -> None:
+    end = freeprompt("inversions")
+    assert end.code == 0 and "null-text" in end.out and "negative-prompt" in end.out
+    one = freeprompt("inversions", "null-text")
+    assert "arXiv:2211.09794" in one.out and "inner_steps" in one.out and "10" in one.out
+    data = json.loads(freeprompt("inversions", "edit-friendly", "--json").out)
+    assert data["inversion"] == "edit-friendly" and data["parameters"]["skip"]["default"] == 0.36
+    wrong = freeprompt("inversions", "null-txt")
+    assert wrong.code == 2 and "did you mean 'null-text'" in wrong.err
+
+
+def test_a_method_says_which_inversion_it_needs(freeprompt) -> None:
+    assert "edit-friendly inversion" in freeprompt("methods", "ledits").out
+    assert "inversion:" not in freeprompt("methods", "fpe").out
+
+
 def test_models(freeprompt) -> None:
     end = freeprompt("models")
     assert end.code == 0 and "tiny-sd" in end.out and "diffusers layout" in end.out
@@ -125,7 +141,7 @@ def test_kinds_of_sites_of_a_folder(freeprompt, folder, kind, count) -> None:
 
 def test_tables_are_whole_in_a_pipe(freeprompt, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    for words in (("methods", "fpe"), ("models",), ("sites", "tiny-sd")):
+    for words in (("methods", "fpe"), ("inversions", "ddim"), ("models",), ("sites", "tiny-sd")):
         assert "…" not in freeprompt(*words).out
 
 

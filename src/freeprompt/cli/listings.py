@@ -1,11 +1,14 @@
-"""`freeprompt methods`, `models` and `sites`: what there is."""
+"""`freeprompt methods`, `inversions`, `models` and `sites`: what there is."""
 
 import inspect
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freeprompt.cli import show
+
+if TYPE_CHECKING:
+    from freeprompt.core.registry import Registry
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
@@ -17,25 +20,46 @@ def methods(
     """List the editing methods, or show one with its parameters."""
     from freeprompt.methods import METHODS
 
+    _list(METHODS, "method", name, as_json)
+    if name is not None and not as_json and METHODS[name].needs:
+        via = METHODS[name].inversion
+        typer.echo(f"It needs {via} inversion: freeprompt inversions {via} shows its parameters.")
+
+
+def inversions(
+    name: Annotated[
+        str | None, typer.Argument(help="Show one inversion and its parameters.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the ways in which a real image becomes noise, or show one with its parameters."""
+    from freeprompt.inversion import INVERSIONS
+
+    _list(INVERSIONS, "inversion", name, as_json)
+
+
+def _list(registry: "Registry[Any]", noun: str, name: str | None, as_json: bool) -> None:
+    """Print all classes of a registry, or one with its parameters."""
     if name is None:
-        rows = [(key, _summary(METHODS[key])) for key in METHODS]
+        rows = [(key, _summary(registry[key])) for key in registry]
         if as_json:
             show.print_json(dict(rows))
         else:
-            show.print_table(("method", "what it does"), rows)
+            show.print_table((noun, "what it does"), rows)
         return
-    method = METHODS[name]
+    cls = registry[name]
     if as_json:
-        show.print_json({"method": name, "parameters": _parameters(method)})
+        show.print_json({noun: name, "parameters": _parameters(cls)})
         return
-    typer.echo(inspect.cleandoc(method.__doc__ or ""))
-    show.print_table(
-        ("parameter", "default", "allowed", "what it is"),
-        [
-            (key, str(p["default"]), p["allowed"], f"{p['help']} ({p['source']})")
-            for key, p in _parameters(method).items()
-        ],
-    )
+    typer.echo(inspect.cleandoc(cls.__doc__ or ""))
+    if cls.specs():
+        show.print_table(
+            ("parameter", "default", "allowed", "what it is"),
+            [
+                (key, str(p["default"]), p["allowed"], f"{p['help']} ({p['source']})")
+                for key, p in _parameters(cls).items()
+            ],
+        )
 
 
 def models(as_json: AsJson = False) -> None:
