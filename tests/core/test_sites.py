@@ -49,6 +49,13 @@ def layers(expression, known):
         ("self:all,!paper", [1, 2, 14, 15, 16]),
         ("self:7,!3-8,up.3.2", [16]),
         (" self : 3 - 5 , 7 ", [3, 4, 5, 7]),
+        ("cross:coarsest", [5, 6, 8, 9, 10]),
+        ("self:after.0.625", [*range(11, 17)]),
+        ("self:after.0.5", [*range(9, 17)]),
+        ("self:after.0", [*range(1, 17)]),
+        ("self:up.-1", [14, 15, 16]),
+        ("self:up.-3.1", [9]),
+        ("feature:down.-1.0", [7]),
         ("none", []),
     ],
 )

@@ -9,7 +9,10 @@ commas and applied from left to right, each adding sites, or removing them when 
     self:3-13   self:7      layers by number, 1-based, in execution order
     self:paper              "layers 4-14" of the FPE paper, which counts from the output side
     cross:down.2,up.1       by block; `up.1.0` is a single site; `double.*` works too
+    feature:up.-3.1         likewise, blocks counted from the last
     self:scale.4            by grid: 1 is the finest with attention, 2 half of that, ...
+    cross:coarsest          the coarsest grid outside the middle block
+    self:after.0.625        layers with at least that share of all layers before them
     self:all,!mid           all but the middle block
     none                    nothing, on purpose
 
@@ -153,6 +156,10 @@ def _check_part(part: str, expression: str) -> None:
             raise BadSiteExpression(
                 f"Layers count from 1 and ranges go upwards; got {part!r} in {expression!r}."
             )
+    elif part.startswith("after.") and not re.fullmatch(r"after\.(0|1|0?\.\d+)", part):
+        raise BadSiteExpression(
+            f"after takes a share from 0 to 1, such as after.0.625; got {part!r} in {expression!r}."
+        )
     elif not re.fullmatch(r"[a-z*][\w.*-]*", part):
         raise BadSiteExpression(f"Cannot read {part!r} in {expression!r}. {_HELP}")
 
@@ -168,14 +175,31 @@ def _match(part: str, known: Sequence[Site], sites: Sites, model: str) -> list[S
         found = [site for site in known if (site.scale > 1) == (part == "below-top")]
     elif part.startswith("scale."):
         found = [site for site in known if str(site.scale) == part.removeprefix("scale.")]
+    elif part == "coarsest":
+        outside = [site for site in known if not site.block.startswith("mid")]
+        deepest = max((site.halvings for site in outside), default=0)
+        found = [site for site in outside if site.halvings == deepest]
+    elif part.startswith("after."):
+        share = float(part.removeprefix("after."))
+        found = [site for site in known if site.index - 1 >= share * len(known)]
     else:
-        found = [s for s in known if fnmatchcase(s.block, part) or s.block.startswith(f"{part}.")]
+        place = _from_the_front(part, known)
+        found = [s for s in known if fnmatchcase(s.block, place) or s.block.startswith(f"{place}.")]
     if not found:
         raise ControlNeverFired(
             f"{part!r} in {sites.expression!r} selects no site of {model!r}. "
             f"It has {describe(known) or 'no site of that kind'}."
         )
     return found
+
+
+def _from_the_front(part: str, known: Sequence[Site]) -> str:
+    """Turn a block number counted from the last, as in `up.-3.1`, into the one it has."""
+    back = re.fullmatch(r"(\w+)\.-(\d+)((?:\..*)?)", part)
+    if back is None:
+        return part
+    numbers = [int(s.block.split(".")[1]) for s in known if s.block.startswith(f"{back[1]}.")]
+    return f"{back[1]}.{max(numbers, default=0) + 1 - int(back[2])}{back[3]}"
 
 
 def _match_layers(part: str, known: Sequence[Site], sites: Sites, model: str) -> list[Site]:

@@ -41,7 +41,7 @@ class ProtectedFPE(TwoBranch):
         source="Prompt-to-Prompt: local blend",
     )
     word_sites: Sites = param(
-        Sites("cross:scale.4,!mid"),
+        Sites("cross:coarsest"),
         "Cross-attention layers that say where words look, all of one grid",
         source="Prompt-to-Prompt: 16x16 maps at 512 pixels",
     )

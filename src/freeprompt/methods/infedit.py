@@ -210,6 +210,6 @@ class InfEdit(Method):
         return WordMaps(
             source_tokens=(),
             target_tokens=tokens,
-            sites=Sites("cross:scale.4,!mid"),
+            sites=Sites("cross:coarsest"),
             window=window,
         )

@@ -51,7 +51,7 @@ class LEdits(Method):
         source="diffusers: edit_threshold; its examples use 0.75",
     )
     sites: Sites = param(
-        Sites("cross:scale.4,!mid"),
+        Sites("cross:coarsest"),
         "Cross-attention layers that say where words look, all of one grid",
         source="diffusers: a quarter of the latent's side",
     )

@@ -26,7 +26,7 @@ class MasaCtrl(TwoBranch):
     """
 
     sites: Sites = param(
-        Sites("self:up.2,up.3"),
+        Sites("self:after.0.625"),
         "Which self-attention layers share; on SD 1 these are layers 11-16",
         source="released code",
     )
@@ -44,7 +44,7 @@ class MasaCtrl(TwoBranch):
         source="paper, section 3.3",
     )
     mask_sites: Sites = param(
-        Sites("cross:scale.4,!mid"),
+        Sites("cross:coarsest"),
         "Cross-attention layers that say where words look, all of one grid",
         source="paper: 16x16 maps at 512 pixels",
     )

@@ -121,7 +121,7 @@ class P2P(TwoBranch):
         blend = LocalBlend(
             source_tokens=source.tokens_of(kept),
             target_tokens=[target.tokens_of(made) for target in targets],
-            sites=Sites("cross:scale.4,!mid"),
+            sites=Sites("cross:coarsest"),
             window=Window(0, steps),
             start=step_count(steps, self.blend_start),
             threshold=self.blend_threshold,

@@ -39,10 +39,10 @@ class PnP(TwoBranch):
         source="released code",
     )
     feature: Sites = param(
-        Sites("feature:up.1.1"), "Which convolution outputs are injected", source="released code"
+        Sites("feature:up.-3.1"), "Which convolution outputs are injected", source="released code"
     )
     sites: Sites = param(
-        Sites("self:up.1.1,up.1.2,up.2,up.3"),
+        Sites("self:after.0.5"),
         "Which self-attention layers share; on SD 1 these are layers 9-16",
         source="released code",
     )
