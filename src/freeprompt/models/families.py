@@ -3,6 +3,7 @@
 from typing import Any
 
 from freeprompt.errors import UnsupportedModel
+from freeprompt.models.sdxl import SDXLModel
 from freeprompt.models.unet import UNetModel
 
 
@@ -17,6 +18,11 @@ def adapt(pipe: Any, name: str) -> UNetModel:
         UnsupportedModel: if the family has no adapter; the message says which parts it looked at.
     """
     kind = type(pipe).__name__
+    if getattr(pipe, "text_encoder_2", None) is not None and pipe.text_encoder is None:
+        raise UnsupportedModel(
+            f"{name!r} is an SDXL refiner ({kind}): it finishes pictures and knows nothing of "
+            "their layout. Edit with the base model, and refine what comes out if you like."
+        )
     missing = [
         part
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -25,14 +31,13 @@ def adapt(pipe: Any, name: str) -> UNetModel:
     if missing:
         raise UnsupportedModel(
             f"{name!r} is a {kind} without {', '.join(missing)}. freeprompt edits with UNet models "
-            "of the Stable Diffusion 1.x and 2.x families."
+            "of the Stable Diffusion 1.x, 2.x and XL families."
         )
     config = pipe.unet.config
-    if getattr(pipe, "text_encoder_2", None) is not None or config.addition_embed_type:
-        raise UnsupportedModel(
-            f"{name!r} is a {kind} with a second text encoder (the SDXL family), which has no "
-            "adapter here. Use a Stable Diffusion 1.x or 2.x checkpoint."
-        )
+    second = getattr(pipe, "text_encoder_2", None)
+    xl = second is not None or config.addition_embed_type is not None
+    if xl:
+        _check_xl(pipe, name, kind)
     if getattr(pipe, "controlnet", None) is not None or config.encoder_hid_dim_type:
         raise UnsupportedModel(
             f"{name!r} is a {kind} with a ControlNet or an IP-Adapter, whose image an edit would "
@@ -44,4 +49,19 @@ def adapt(pipe: Any, name: str) -> UNetModel:
             f"{pipe.vae.config.latent_channels}: an inpainting or instruction model, not a "
             "text-to-image one. Use the text-to-image checkpoint it was made from."
         )
-    return UNetModel(pipe, name)
+    return SDXLModel(pipe, name) if xl else UNetModel(pipe, name)
+
+
+def _check_xl(pipe: Any, name: str, kind: str) -> None:
+    """Refuse what resembles SDXL and is not its base model."""
+    if pipe.unet.config.addition_embed_type != "text_time":
+        raise UnsupportedModel(
+            f"{name!r} is a {kind} whose UNet has the extra condition "
+            f"{pipe.unet.config.addition_embed_type!r}. Of such models only SDXL's base "
+            "('text_time') has an adapter."
+        )
+    if getattr(pipe, "text_encoder_2", None) is None or getattr(pipe, "tokenizer_2", None) is None:
+        raise UnsupportedModel(
+            f"{name!r} is a {kind} without its second text encoder and tokenizer. Use the whole "
+            "SDXL base checkpoint."
+        )

@@ -18,8 +18,10 @@ def fingerprint(pipe: Any) -> str:
         pipe: A diffusers pipeline.
     """
     digest = hashlib.sha256()
-    for part in ("unet", "vae", "text_encoder"):
-        module = getattr(pipe, part)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        module = getattr(pipe, part, None)
+        if module is None:
+            continue
         for name, value in sorted(getattr(module, "_orig_mod", module).state_dict().items()):
             digest.update(f"{part}.{name}{tuple(value.shape)}".encode())
             flat = value.detach().flatten()

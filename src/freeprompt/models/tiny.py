@@ -36,25 +36,12 @@ def tiny_sd(
         width: Width of the text encoder.
         vae_channels: Channels of the VAE levels; their number sets the pixels a latent cell.
     """
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = tiny_tokenizer()
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=width,
-                intermediate_size=2 * width,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=77,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        text = _text_encoder(tokenizer, width)
         unet = UNet2DConditionModel(
             sample_size=sample_size,
             block_out_channels=channels,
@@ -65,16 +52,7 @@ def tiny_sd(
             cross_attention_dim=width,
             attention_head_dim=heads,
         )
-        levels = len(vae_channels)
-        vae = AutoencoderKL(
-            block_out_channels=vae_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            layers_per_block=1,
-            norm_num_groups=4,
-            latent_channels=4,
-            sample_size=sample_size * 2 ** (levels - 1),
-        )
+        vae = _vae(vae_channels, sample_size)
     pipe = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
@@ -85,7 +63,104 @@ def tiny_sd(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    for module in (vae, text, unet):
+    return _ready(pipe, vae, text, unet)
+
+
+def tiny_sdxl(
+    *,
+    seed: int = 0,
+    prediction: Prediction = "epsilon",
+    sample_size: int = 16,
+    channels: tuple[int, int, int] = (16, 16, 32),
+    heads: int = 2,
+    width: int = 32,
+    transformers: tuple[int, int, int] = (1, 1, 2),
+    vae_channels: tuple[int, ...] = (8, 8, 8, 8),
+) -> Any:
+    """Build a random `StableDiffusionXLPipeline` in SDXL's anatomy, with fewer layers.
+
+    No attention on the finest grid, two text encoders, pooled embedding and size conditions.
+
+    Args:
+        seed: Of the weights; the global random state is left as it was.
+        prediction: What the UNet is declared to predict.
+        sample_size: Side of the latent grid.
+        channels: Channels of the three UNet levels, each divisible by 8.
+        heads: Attention heads.
+        width: Width of each text encoder.
+        transformers: Transformer blocks per attention at each level; SDXL has 1, 2 and 10.
+        vae_channels: Channels of the VAE levels; their number sets the pixels a latent cell.
+    """
+    from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizers = [tiny_tokenizer() for _ in range(2)]
+        texts = [_text_encoder(tokenizers[0], width), _text_encoder(tokenizers[1], width, width)]
+        unet = UNet2DConditionModel(
+            sample_size=sample_size,
+            block_out_channels=channels,
+            layers_per_block=2,
+            norm_num_groups=8,
+            down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+            transformer_layers_per_block=transformers,
+            cross_attention_dim=2 * width,
+            attention_head_dim=heads,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=width + 6 * 8,
+        )
+        vae = _vae(vae_channels, sample_size)
+    pipe = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=texts[0],
+        text_encoder_2=texts[1],
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet,
+        scheduler=sd_scheduler(prediction),
+        add_watermarker=False,
+    )
+    return _ready(pipe, vae, *texts, unet)
+
+
+def _text_encoder(tokenizer: Any, width: int, projection: int | None = None) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **({} if projection is None else {"projection_dim": projection}),
+    )
+    return CLIPTextModel(config) if projection is None else CLIPTextModelWithProjection(config)
+
+
+def _vae(channels: tuple[int, ...], latent_side: int) -> Any:
+    from diffusers import AutoencoderKL
+
+    levels = len(channels)
+    return AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=latent_side * 2 ** (levels - 1),
+    )
+
+
+def _ready(pipe: Any, *modules: Any) -> Any:
+    for module in modules:
         module.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -33,6 +33,8 @@ class UNetModel:
         cuts: Prompts that were too long, and what was said of each; clear it to be told again.
     """
 
+    TEXT_ENCODERS: tuple[str, ...] = ("text_encoder",)
+
     def __init__(self, pipe: Any, name: str):
         self.pipe = pipe
         self.name = name
@@ -126,7 +128,18 @@ class UNetModel:
         self.sample_forwards += len(x)
         # a tensor, as the stock pipeline passes: a plain number would recompile at every step
         t = torch.tensor(timestep, device=x.device)
-        return self.pipe.unet(x, t, encoder_hidden_states=text.states, return_dict=False)[0]  # type: ignore[no-any-return]
+        answer: Tensor = self.pipe.unet(
+            x,
+            t,
+            encoder_hidden_states=text.states,
+            return_dict=False,
+            **self.conditions(x, text),
+        )[0]
+        return answer
+
+    def conditions(self, x: Tensor, text: Text) -> dict[str, Any]:
+        """Return what the network takes beside latents, timestep and text."""
+        return {}
 
     def attach(self, controls: Sequence[Control], rows: Rows) -> AbstractContextManager[Run]:
         """Install controls for the length of a with-block and restore the model exactly."""
