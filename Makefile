@@ -54,6 +54,9 @@ bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performanc
 pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
 	$(BIN)/python tools/draw_methods.py $(ARGS)
 
+claims: $(VENV)/.dev ## Measure the paper's claims again and write docs/claims.md; QUICK=1 is small
+	$(BIN)/freeprompt claims $(if $(QUICK),--quick) $(ARGS)
+
 clean: ## Remove the environment, caches and output
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -126,6 +126,12 @@ class TestConventions:
         with pytest.raises(ConfigError, match="no parameter 'depth'"):
             original.set_params(depth=3)
 
+    def test_scikit_learn_takes_it(self, probe):
+        base = pytest.importorskip("sklearn.base")
+        copy = base.clone(probe(updates=7, seed=3))
+        assert isinstance(copy, probe)
+        assert copy.get_params() == probe(updates=7, seed=3).get_params()
+
     def test_the_same_seed_gives_the_same_probe(self, probe):
         import torch
 

@@ -198,11 +198,11 @@ class Laboratory:
             draft = path.with_suffix(".tmp")
             save_file({k: v.contiguous() for k, v in tensors.items()}, draft)
             draft.replace(path)
-        like = {"device": self.model.device, "dtype": self.model.dtype}
-        latents = tensors["trajectory"].to(**like)
-        pictures = to_images(
-            self.model.decode(torch.cat([latents[:1], tensors["plain"].to(**like)]))
+        latents, plain = (
+            tensors[name].to(self.model.device, self.model.dtype)
+            for name in ("trajectory", "plain")
         )
+        pictures = to_images(self.model.decode(torch.cat([latents[:1], plain])))
         return _Source(
             trajectory=Trajectory(latents=latents, prompt=case.source),
             picture=pictures[0],

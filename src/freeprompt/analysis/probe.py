@@ -139,20 +139,24 @@ class LinearProbe:
 
     def _train(self, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
         optimiser = torch.optim.AdamW(
-            self.network_.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            self.network_.parameters(),
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
         self.network_.train()
         for batch in islice(self._batches(len(x), generator), self.updates):
             loss = nn.functional.cross_entropy(self.network_(x[batch]), y[batch])
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             self.loss_ = float(loss.detach())
         self.network_.eval()
 
     def _batches(self, count: int, generator: torch.Generator) -> Iterator[Tensor]:
         while True:
-            yield from torch.randperm(count, generator=generator).split(self.batch_size)
+            order = torch.randperm(count, generator=generator)
+            yield from torch.split(order, self.batch_size)
 
 
 class MLPProbe(LinearProbe):
@@ -211,8 +215,7 @@ def normalised(X: Floats) -> npt.NDArray[np.float32]:
     """Divide each map by its sum: what remains is where a token looks, not how strongly."""
     X = np.asarray(X, np.float32)
     total = X.sum(1, keepdims=True)
-    shares: npt.NDArray[np.float32] = X / np.where(total == 0, 1, total)
-    return shares
+    return (X / np.where(total == 0, 1, total)).astype(np.float32)
 
 
 def seed_folds(

@@ -273,11 +273,13 @@ def pareto_ranks(points: Sequence[tuple[float, float]]) -> list[int]:
         [0, 0, 1, 0]
     """
     x = np.asarray(points, float)
-    better = (x[:, None] >= x[None]).all(-1) & (x[:, None] > x[None]).any(-1)
+    better = np.logical_and(
+        np.all(x[:, None] >= x[None], axis=-1), np.any(x[:, None] > x[None], axis=-1)
+    )
     ranks, rank = np.full(len(x), -1), 0
     while (ranks < 0).any():
         left = ranks < 0
-        free = left & ~better[left].any(0)
+        free = left & ~np.any(better[left], axis=0)
         ranks[free] = rank
         rank += 1
     return [int(r) for r in ranks]

@@ -36,17 +36,16 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; what is not a number becomes None."""
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in vars_of(self)}
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Estimate":
         """Build from what `to_dict` gave."""
-        return cls(**{k: math.nan if v is None else v for k, v in values.items()})
-
-
-def vars_of(estimate: Estimate) -> list[tuple[str, Any]]:
-    """Return the fields by name, in order."""
-    return list(asdict(estimate).items())
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**known)
 
 
 def rate(values: Sequence[float], seeds: Sequence[int]) -> Estimate:

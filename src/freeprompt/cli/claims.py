@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freeprompt.cli.counting import counter
+
+if TYPE_CHECKING:
+    from freeprompt.api import Editor
 
 
 def claims(
@@ -43,15 +46,15 @@ def claims(
     if not only_write:
         from freeprompt.api import load
 
-        given = {"pairs": pairs, "steps": steps, "seeds": samples}
+        given: dict[str, Any] = {"pairs": pairs, "steps": steps, "seeds": samples}
         budget = replace(
             QUICK if quick else Budget(), **{k: v for k, v in given.items() if v is not None}
         )
-        adapter = load(model, device=device).model
+        editor = load(model, device=device)
         for claim in wanted:
             with counter(claim.name) as tell:
                 run.measure(
-                    adapter,
+                    editor.model,
                     [claim],
                     budget,
                     results=results,
@@ -59,6 +62,19 @@ def claims(
                     work=work,
                     progress=lambda what, done, total, tell=tell: tell(done, total),  # type: ignore[misc]
                 )
+            run.write(results, images, document)  # a run that is stopped leaves what it measured
             typer.echo(f"{claim.name}: {results / f'{claim.name}.json'}")
+        if not names:
+            _draw_maps(editor, budget.steps, images)
     run.write(results, images, document)
     typer.echo(f"document: {document}")
+
+
+def _draw_maps(editor: "Editor", steps: int, images: Path) -> None:
+    """Draw the counterpart of the paper's Figure 3."""
+    from freeprompt.analysis import pictures
+    from freeprompt.analysis.panels import save_figure
+
+    maps = editor.attention("a horse standing in the park", steps=steps, seed=3)
+    save_figure(pictures.overlays(maps), images / "maps-words.png")
+    save_figure(pictures.components(maps), images / "maps-components.png")

@@ -43,6 +43,7 @@ def probe(
         str | None, typer.Option(help="Numbers such as 6,7,16.  [default: all]")
     ] = None,
     folds: Annotated[int, typer.Option(help="Parts that the seeds are split into.")] = 5,
+    updates: Annotated[int, typer.Option(help="Updates of a probe's training.")] = 300,
     pool: Annotated[int, typer.Option(help="Self maps are shrunk to so many cells a side.")] = 4,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder; a run that was stopped goes on there.")
@@ -72,11 +73,18 @@ def probe(
     with counter("collecting maps", not as_json) as tell:
         collection = collect(adapter, recipe, out / "maps", tell)
     with counter("training probes", not as_json) as tell:
-        readings = probing(collection, layers=chosen, folds=folds, callback=tell)
+        readings = probing(
+            collection,
+            layers=chosen,
+            folds=folds,
+            probe_settings={"updates": updates},
+            callback=tell,
+        )
     result: dict[str, Any] = {
         "model": model,
         "recipe": recipe.__dict__,
         "folds": folds,
+        "updates": updates,
         "readings": [reading.to_dict() for reading in readings],
     }
     write_json(out / "probe.json", result)

@@ -7,11 +7,12 @@ from typing import Any
 
 from PIL import Image
 
-from freeprompt.analysis.interventions import Cell
-from freeprompt.analysis.laboratory import Laboratory
+from freeprompt.analysis.interventions import PLAIN, Cell
+from freeprompt.analysis.laboratory import Laboratory, Row
 from freeprompt.analysis.scoring import Scorer
-from freeprompt.analysis.statistics import Estimate
-from freeprompt.analysis.tasks import Case, edit_cases
+from freeprompt.analysis.statistics import Estimate, difference, rate
+from freeprompt.analysis.studies import chosen, estimates
+from freeprompt.analysis.tasks import Attribute, Case, edit_cases
 from freeprompt.errors import ConfigError
 from freeprompt.images import save_png
 from freeprompt.models import UNetModel
@@ -59,17 +60,17 @@ class Budget:
 
 QUICK = Budget(
     quick=True,
-    pairs=12,
-    per_source=3,
+    pairs=8,
+    per_source=2,
     steps=10,
-    seeds=5,
-    probed=3,
+    seeds=4,
+    probed=2,
     layers=(6, 7, 16),
-    folds=5,
-    updates=120,
+    folds=4,
+    updates=100,
     stride=8,
-    images=2,
-    searched=6,
+    images=1,
+    searched=8,
     shares=(0.0, 0.4, 0.8, 1.0),
 )
 
@@ -223,46 +224,60 @@ class Context:
         save_png(picture, self.images / f"{name}.png", {})
 
 
+GROUPS: tuple[tuple[str, Attribute | None, bool], ...] = (
+    ("", None, False),
+    (", colour", "color", False),
+    (", animals", "subject", False),
+    (", recognised sources", None, True),
+)
+RECOGNISED = "sources that show their prompt, as the judge reads them"
+
+
 def edits_table(
-    context: Context,
-    title: str,
-    cells: Sequence[Cell],
-    *,
-    baseline: Cell | None = None,
+    context: Context, title: str, cells: Sequence[Cell], *, baseline: Cell | None = None
 ) -> list[Table]:
     """Run cells on all pairs, and return tables of their measures.
 
-    One table for all pairs and one for each attribute; with a baseline, each row also has the
-    paired difference to it. `recognised` says how many sources show what their prompt says; the
-    last table has those pairs alone.
+    One table for all pairs, one for each attribute, and one for the pairs whose source shows what
+    its prompt says. With a baseline, rows have the paired differences to it.
     """
-    from freeprompt.analysis.statistics import difference
-    from freeprompt.analysis.studies import chosen, estimates
-
     lab = context.laboratory()
     every = [*cells, *([baseline] if baseline is not None else [])]
     results = lab.run(every, callback=context.tell(title))
     tables = []
-    for suffix, attribute, recognised in (
-        ("", None, False),
-        (", colour", "color", False),
-        (", animals", "subject", False),
-        (", recognised sources", None, True),
-    ):
-        rows: dict[str, dict[str, Figure]] = {}
-        for cell in cells:
-            found = chosen(results.rows(cell), attribute, recognised)  # type: ignore[arg-type]
-            figures: dict[str, Figure] = dict(estimates(found, lab.scorer))
-            figures["pairs"] = float(len(found))
-            if baseline is not None:
-                other = chosen(results.rows(baseline), attribute, recognised)  # type: ignore[arg-type]
-                for name in lab.scorer.measures:
-                    if name != "recognised":
-                        figures[f"Δ {name}"] = difference(
-                            [r.scores[name] for r in found],
-                            [r.scores[name] for r in other],
-                            [r.seed for r in found],
-                        )
-            rows[cell.label] = figures
+    for suffix, attribute, recognised in GROUPS:
+        other = None if baseline is None else chosen(results.rows(baseline), attribute, recognised)
+        rows = {
+            cell.label: _figures(chosen(results.rows(cell), attribute, recognised), other, context)
+            for cell in cells
+        }
         tables.append(Table(title=f"{title}{suffix}", rows=rows))
     return tables
+
+
+def recognised_table(context: Context) -> Table:
+    """Return how many sources show what their prompt says, over pairs."""
+    lab = context.laboratory()
+    rows = lab.run([PLAIN]).rows(PLAIN)
+    found: dict[str, dict[str, Figure]] = {}
+    for name, attribute in (("all", None), ("colour", "color"), ("animals", "subject")):
+        part = chosen(rows, attribute)  # type: ignore[arg-type]
+        shown = [row.scores["recognised"] for row in part]
+        found[name] = {"rate": rate(shown, [row.seed for row in part]), "pairs": float(len(part))}
+    return Table(title=RECOGNISED, rows=found)
+
+
+def _figures(
+    rows: Sequence[Row], baseline: Sequence[Row] | None, context: Context
+) -> dict[str, Figure]:
+    found = estimates(rows, context.scorer)
+    figures: dict[str, Figure] = {}
+    for name in ("success", "iou", "stays", "kept", "wanted"):
+        figures[name] = found[name]
+        if baseline is not None and name in ("success", "iou", "stays"):
+            figures[f"Δ {name}"] = difference(
+                [row.scores[name] for row in rows],
+                [row.scores[name] for row in baseline],
+                [row.seed for row in rows],
+            )
+    return {**figures, "pairs": float(len(rows))}

@@ -1,4 +1,4 @@
-"""R4 to R7, R9, R11 and the search: what becomes of edits when attention is replaced."""
+"""R4 to R7: what becomes of edits when attention is replaced."""
 
 from itertools import pairwise
 
@@ -10,8 +10,9 @@ from freeprompt.analysis.claims.base import (
     Table,
     Tables,
     edits_table,
+    recognised_table,
 )
-from freeprompt.analysis.interventions import PLAIN, Cell, intervene, using
+from freeprompt.analysis.interventions import PLAIN, Cell, intervene
 from freeprompt.analysis.statistics import Estimate
 from freeprompt.analysis.studies import Series, draw_grid, layer_study, window_study
 
@@ -20,9 +21,14 @@ NEAR = 0.1  # two rates closer than this are near each other
 FPE_CELL = intervene("below-top", "self:below-top", stop=0.8)
 
 
-def _picture(context: Context, name: str, cells: list[Cell]) -> None:
-    results = context.laboratory().run([PLAIN, *cells])
+def picture(context: Context, name: str, cells: list[Cell]) -> None:
+    results = context.laboratory().run([PLAIN, *cells], callback=context.tell(name))
     context.keep(draw_grid(results, Series(title=name, cells=tuple(cells)), examples=4), name)
+
+
+def show(e: Estimate) -> str:
+    """Return a difference with its interval."""
+    return f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
 
 
 def _falls(values: list[float]) -> bool:
@@ -39,7 +45,7 @@ def _words_cells(context: Context, words: str) -> list[Cell]:
 def measure_r4(context: Context) -> list[Table]:
     """Replace the edited word's cross maps in ever more steps, and in ever more layers."""
     cells = _words_cells(context, "edited")
-    _picture(context, "R4", cells)
+    picture(context, "R4", cells)
     layers = [
         PLAIN,
         *(
@@ -57,6 +63,7 @@ def measure_r4(context: Context) -> list[Table]:
     return [
         *edits_table(context, "share of the steps", cells, baseline=PLAIN),
         *edits_table(context, "layers, all steps", layers, baseline=PLAIN)[:1],
+        recognised_table(context),
     ]
 
 
@@ -68,7 +75,7 @@ def rule_r4(tables: Tables) -> Checks:
         checks.append(
             Check(
                 statement=f"{name}: success is lower than without replacement, with the interval "
-                f"of the difference below 0 ({_show(drop)})",
+                f"of the difference below 0 ({show(drop)})",
                 holds=drop.high < 0,
             )
         )
@@ -94,12 +101,12 @@ def measure_r5(context: Context) -> list[Table]:
         random_sets=1 if budget.quick else 5,
     )
     sets = study[-1].cells
-    _picture(context, "R5", list(sets))
+    picture(context, "R5", list(sets))
     full = intervene("all, every step", "self:all")
     tables = edits_table(context, "sets of layers", [*sets, full], baseline=PLAIN)
     for series in study[:-1]:
         tables += edits_table(context, series.title, series.cells)[:1]
-    return tables
+    return [*tables, recognised_table(context)]
 
 
 def rule_r5(tables: Tables) -> Checks:
@@ -121,11 +128,11 @@ def rule_r5(tables: Tables) -> Checks:
     return [
         Check(
             statement="sharing below the top grid keeps the source's shape better than not "
-            f"sharing: IoU difference above 0 ({_show(gain)})",
+            f"sharing: IoU difference above 0 ({show(gain)})",
             holds=gain.low > 0,
         ),
         Check(
-            statement=f"its success is within {NEAR:.0%} of not sharing ({_show(cost)})",
+            statement=f"its success is within {NEAR:.0%} of not sharing ({show(cost)})",
             holds=cost.value >= -NEAR,
         ),
         Check(
@@ -145,10 +152,11 @@ def rule_r5(tables: Tables) -> Checks:
 def measure_r6(context: Context) -> list[Table]:
     """Sweep the share of the steps, and windows that begin late."""
     first, last, _ = window_study(shares=context.budget.shares)
-    _picture(context, "R6", list(first.cells))
+    picture(context, "R6", list(first.cells))
     return [
         *edits_table(context, "share of the steps", first.cells, baseline=PLAIN),
         *edits_table(context, "steps from a share on", last.cells)[:1],
+        recognised_table(context),
     ]
 
 
@@ -183,8 +191,10 @@ def measure_r7(context: Context) -> list[Table]:
         intervene(words, "cross:all", words=words)
         for words in ("others", "padding", "others+padding", "edited", "all")
     ]
-    _picture(context, "R7", cells)
-    return edits_table(context, "whose maps, all layers and steps", [PLAIN, *cells], baseline=PLAIN)
+    picture(context, "R7", cells)
+    title = "whose maps, all layers and steps"
+    tables = edits_table(context, title, [PLAIN, *cells], baseline=PLAIN)
+    return [*tables, recognised_table(context)]
 
 
 def rule_r7(tables: Tables) -> Checks:
@@ -197,7 +207,7 @@ def rule_r7(tables: Tables) -> Checks:
     return [
         Check(
             statement="the other words' maps alone lower success or keep the source's attribute "
-            f"(success {_show(drop)}, source's attribute {_show(leak)})",
+            f"(success {show(drop)}, source's attribute {show(leak)})",
             holds=drop.high < 0 or leak.low > 0,
         ),
         Check(
@@ -206,137 +216,6 @@ def rule_r7(tables: Tables) -> Checks:
             holds=both < alone,
         ),
     ]
-
-
-METHODS_COMPARED: tuple[Cell, ...] = (
-    PLAIN,
-    using("fpe", "fpe"),
-    using("fpe, share 0.4", "fpe", share=0.4),
-    using("p2p", "p2p"),
-    using("p2p, share 0.8", "p2p", share=0.8),
-    using("p2p, self only, share 0.8", "p2p", share=0.8, self_only=True),
-    using("pnp", "pnp"),
-    using("masactrl", "masactrl"),
-    using("sdedit", "sdedit"),
-    using("diffedit", "diffedit"),
-)
-_RIVALS = ("p2p", "p2p, share 0.8", "pnp", "masactrl", "sdedit", "diffedit")
-
-
-def measure_r9(context: Context) -> list[Table]:
-    """Edit the same pairs by every method."""
-    cells = list(METHODS_COMPARED)
-    _picture(context, "R9", cells[1:])
-    return edits_table(context, "methods", cells, baseline=using("fpe", "fpe"))
-
-
-def rule_r9(tables: Tables) -> Checks:
-    """No rival may be better in success and IoU at once."""
-    checks = []
-    for rival in _RIVALS:
-        success = tables.figure("methods", rival, "Δ success")
-        iou = tables.figure("methods", rival, "Δ iou")
-        beaten = success.value >= 0 and iou.value >= 0 and max(success.low, iou.low) > 0
-        checks.append(
-            Check(
-                statement=f"{rival} is not better than fpe in both (success {_show(success)}, "
-                f"IoU {_show(iou)})",
-                holds=not beaten,
-            )
-        )
-    return checks
-
-
-def measure_r11(context: Context) -> list[Table]:
-    """Start the target from other noise, and take the source's maps or its keys and values."""
-    cells = [
-        intervene("neither", "none", other_noise=True),
-        intervene("maps", "self:all", half="both", other_noise=True),
-        intervene("keys and values", "self:all", take="values", half="both", other_noise=True),
-    ]
-    _picture(context, "R11", cells)
-    return edits_table(context, "taken from the source", cells, baseline=cells[0])
-
-
-def rule_r11(tables: Tables) -> Checks:
-    """Maps move shape, values move appearance, each more than the other."""
-    title = "taken from the source, colour"
-    shape = {x: tables.figure(title, x, "Δ iou") for x in ("maps", "keys and values")}
-    color = {x: tables.figure(title, x, "Δ stays") for x in ("maps", "keys and values")}
-    return [
-        Check(
-            statement=f"the source's maps move shape: IoU rises ({_show(shape['maps'])})",
-            holds=shape["maps"].low > 0,
-        ),
-        Check(
-            statement="its keys and values move appearance: more edits show the source's colour "
-            f"({_show(color['keys and values'])})",
-            holds=color["keys and values"].low > 0,
-        ),
-        Check(
-            statement="maps move shape more than keys and values do, and colour less",
-            holds=shape["maps"].value > shape["keys and values"].value
-            and color["maps"].value < color["keys and values"].value,
-        ),
-    ]
-
-
-def measure_search(context: Context) -> list[Table]:
-    """Search sites x share for the Pareto front."""
-    from freeprompt.analysis.search import candidates, draw, search
-
-    shares = (0.4, 0.8) if context.budget.quick else (0.2, 0.4, 0.6, 0.8, 1.0)
-    cells = candidates(context.model.sites, shares)
-    lab = context.laboratory(context.budget.searched)
-    found = search(
-        lab,
-        cells=cells[:14] if context.budget.quick else cells,
-        first=1 if context.budget.quick else 2,
-        callback=context.tell("search"),
-    )
-    draw(found, lab.scorer, context.images / "search.png")
-    rows = {
-        f.cell.label: {
-            "success": f.success,
-            "iou": f.preservation,
-            "pairs": float(f.pairs),
-            "on the front": float(f.on_front),
-        }
-        for f in found.found
-        if f.on_front or f is found.paper
-    }
-    surely = [d for d in found.dominators if d["surely"]]
-    counts = {
-        "paper's choice on the front": float(found.paper.on_front),
-        "candidates surely better in both": float(len(surely)),
-        "edits scored": float(found.evaluations),
-        "edits of an exhaustive search": float(found.exhaustive),
-    }
-    return [
-        Table(title="front", rows=rows),
-        Table(title="search", rows={k: {"value": v} for k, v in counts.items()}),
-    ]
-
-
-def rule_search(tables: Tables) -> Checks:
-    """The paper's choice must be on the front, or at least not be surely beaten."""
-    on_front = tables.figure("search", "paper's choice on the front", "value").value
-    better = tables.figure("search", "candidates surely better in both", "value").value
-    return [
-        Check(
-            statement="self:below-top at share 0.8 is on the front by the figures themselves",
-            holds=on_front == 1,
-        ),
-        Check(
-            statement="no candidate is better in both with intervals clear of 0 "
-            f"({better:.0f} are)",
-            holds=better == 0,
-        ),
-    ]
-
-
-def _show(e: Estimate) -> str:
-    return f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]"
 
 
 EDITS = (
@@ -386,37 +265,5 @@ EDITS = (
         "source's attribute.",
         measure=measure_r7,
         rule=rule_r7,
-    ),
-    Claim(
-        name="R9",
-        title="Against other methods",
-        counterpart="the quantitative comparison",
-        says="FPE consistently outperforms other methods (by CLIP score and directional "
-        "similarity).",
-        method="The same pairs edited by every method, each with its defaults, from the same "
-        "generated sources. The judge's probability of the wanted attribute stands for the CLIP "
-        "score, which does not know emoji. P2P at share 0.8 tells whether FPE's gain is the share "
-        "alone; P2P without its cross-attention part is FPE.",
-        measure=measure_r9,
-        rule=rule_r9,
-    ),
-    Claim(
-        name="R11",
-        title="A map moves shape, values move appearance",
-        says="What follows from the thesis: copying the self map carries layout, copying keys and "
-        "values carries looks.",
-        method="The target starts from other noise than the source, so that it owes it nothing; "
-        "then all its self-attention takes the source's maps, or its keys and values.",
-        measure=measure_r11,
-        rule=rule_r11,
-    ),
-    Claim(
-        name="search",
-        title="Is the paper's choice of layers and share a good one here?",
-        says="Layers below the finest grid, share 0.8; no reason beyond examples is given.",
-        method="Successive halving over sets of self-attention layers and shares, on success and "
-        "IoU; the paper's choice is compared with every finalist pair by pair.",
-        measure=measure_search,
-        rule=rule_search,
     ),
 )

@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from PIL import Image
@@ -254,7 +255,7 @@ def rule_r8(tables: Tables) -> Checks:
     ]
 
 
-_COSTED = {
+_COSTED: dict[str, tuple[str, dict[str, Any]]] = {
     "two plain generations": ("fpe", {"sites": "none"}),
     "fpe": ("fpe", {"share": PAPER}),
     "p2p": ("p2p", {}),

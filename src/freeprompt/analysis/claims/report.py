@@ -1,12 +1,14 @@
 """docs/claims.md from results files: nothing in it is typed by hand."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from freeprompt.analysis.claims.base import (
     ENOUGH_PAIRS,
+    GROUPS,
     Budget,
     Claim,
     Figure,
@@ -16,6 +18,8 @@ from freeprompt.analysis.claims.base import (
 )
 from freeprompt.analysis.statistics import Estimate
 from freeprompt.images import write_json
+
+_BRIEF = ("success", "iou", "stays", "pairs")
 
 HEAD = """# The paper's claims, tested on emoji-sd
 
@@ -62,13 +66,25 @@ def command(name: str, budget: Budget) -> str:
     )
 
 
-def document(claims: Sequence[Claim], results: Path, images: str) -> str:
+_FIGURE_3 = """## Maps and components
+
+Ours of the paper's Figure 3: where each word is looked at, and the principal components of
+self-attention, drawn by `freeprompt attention`. They illustrate; there is nothing to decide.
+
+![Cross-attention maps of each word]({images}/maps-words.png)
+
+![Principal components of self-attention]({images}/maps-components.png)
+"""
+
+
+def document(claims: Sequence[Claim], results: Path, images: str, *, maps: bool = False) -> str:
     """Return the document.
 
     Args:
         claims: In order.
         results: Folder of the results files.
         images: Where the pictures are, as seen from the document.
+        maps: Whether the pictures of attention maps are there.
     """
     found = {claim.name: _read(results / f"{claim.name}.json") for claim in claims}
     known = [data for data in found.values() if data]
@@ -77,7 +93,9 @@ def document(claims: Sequence[Claim], results: Path, images: str) -> str:
     if any(data["quick"] for data in known):
         parts.append(QUICK_NOTE.format(settings=_settings(next(d for d in known if d["quick"]))))
     parts.append(_overview(claims, found))
-    parts += [_section(claim, found[claim.name], images, results) for claim in claims]
+    parts += [_section(claim, found[claim.name], images) for claim in claims]
+    if maps:
+        parts.append(_FIGURE_3.format(images=images))
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -117,7 +135,7 @@ def _anchor(claim: Claim) -> str:
     return kept.replace(" ", "-")
 
 
-def _section(claim: Claim, data: dict[str, Any] | None, images: str, results: Path) -> str:
+def _section(claim: Claim, data: dict[str, Any] | None, images: str) -> str:
     ours = f" Ours of the paper's {claim.counterpart}." if claim.counterpart else ""
     lines = [f"## {_heading(claim)}", "", f"**The paper says:** {claim.says}{ours}", ""]
     lines += [f"**What is done here:** {claim.method}", ""]
@@ -147,6 +165,9 @@ def _settings(data: dict[str, Any]) -> str:
 
 def _markdown(table: Table) -> str:
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row))
+    if table.title.endswith(tuple(suffix for suffix, *_ in GROUPS if suffix)):
+        # the whole is in the results file; here the parts of a table have what rules read
+        names = [name for name in names if name.removeprefix("Δ ") in _BRIEF]
     lines = [f"| {table.title} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for label, figures in table.rows.items():
         cells = [_figure(figures[name]) if name in figures else "" for name in names]
@@ -161,6 +182,6 @@ def _figure(figure: Figure) -> str:
         return f"{figure:.3g}"
     if figure.count == 0:
         return "–"
-    if figure.low != figure.low:  # nan: one seed alone
+    if math.isnan(figure.low):  # one seed alone
         return f"{figure.value:.2f}"
     return f"{figure.value:.2f} [{figure.low:.2f}, {figure.high:.2f}]"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from freeprompt.analysis.claims import report
 from freeprompt.analysis.claims.base import Budget, Claim, Context, Progress
+from freeprompt.analysis.claims.compared import COMPARED
 from freeprompt.analysis.claims.edits import EDITS
 from freeprompt.analysis.claims.exact import COST, INVARIANTS, REAL
 from freeprompt.analysis.claims.maps import MAPS
@@ -14,7 +15,7 @@ from freeprompt.errors import ConfigError, SaveError, unknown
 from freeprompt.models import UNetModel
 from freeprompt.models.fingerprint import fingerprint
 
-_BY_NAME = {claim.name: claim for claim in (INVARIANTS, *MAPS, *EDITS, REAL, COST)}
+_BY_NAME = {claim.name: claim for claim in (INVARIANTS, *MAPS, *EDITS, *COMPARED, REAL, COST)}
 CLAIMS: tuple[Claim, ...] = tuple(
     _BY_NAME[name] for name in (*(f"R{i}" for i in range(12)), "search")
 )
@@ -82,7 +83,8 @@ def write(results: Path, images: Path, document: Path) -> None:
         SaveError: if it cannot be written.
     """
     seen = Path(os.path.relpath(images, document.parent)).as_posix()
-    text = report.document(CLAIMS, results, seen)
+    drawn = all((images / f"maps-{what}.png").exists() for what in ("words", "components"))
+    text = report.document(CLAIMS, results, seen, maps=drawn)
     try:
         document.parent.mkdir(parents=True, exist_ok=True)
         document.write_text(text, encoding="utf-8")
