@@ -280,3 +280,18 @@ def test_controlled_checks_the_pipeline_too() -> None:
         fp.controlled(pipe, fp.methods.FPE()),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"native": True}, r"native concerns real images.*Leave it out"),
+        ({"latents": start_noise(), "generator": torch.Generator()}, r"only one of them can be"),
+        ({"iterations": 2}, r"a generated source needs no inversion.*and its parameters"),
+        ({"record": "inversion"}, r"record during the inversion.*Leave record at 'none'"),
+        ({"image": photo(), "method": "p2p"}, r"p2p works with the words.*fpe does without"),
+        ({"image": photo(), "method": "infedit"}, r"infedit works with the words"),
+    ],
+)
+def test_what_would_go_unheard(editor, arguments, match) -> None:
+    refused(editor, ConfigError, match, **arguments)

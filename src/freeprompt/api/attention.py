@@ -252,7 +252,7 @@ class _Run:
             callback=self.callback,
             **start,
         )
-        more = {"method": METHODS.name_of(how), "parameters": how.to_dict()}
+        more: dict[str, Any] = {"method": METHODS.name_of(how), "parameters": how.to_dict()}
         more |= _of_image(inverted) if inverted else {"seed": result.provenance.seed}
         images = [_seen(inverted) if inverted else result.source, *result.images]
         source, *targets = [

@@ -88,6 +88,24 @@ def check_source(source: Any, image: Any, negative: Any, *for_generated: Any) ->
         )
 
 
+def check_generated(image: Any, native: bool, generator: Any, latents: Any) -> None:
+    """Check that nothing is said of a generated image that would go unheard.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if image is None and native:
+        raise ConfigError(
+            "native concerns real images: a generated one is always at the model's own size. "
+            "Leave it out."
+        )
+    if generator is not None and latents is not None:
+        raise ConfigError(
+            "generator draws the noise, and latents is the noise: only one of them can be. Leave "
+            "one out."
+        )
+
+
 def resolve(
     method: str | Method, inversion: str | Inversion | None, parameters: Mapping[str, Any]
 ) -> tuple[Method, Inversion]:

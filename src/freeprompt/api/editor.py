@@ -1,7 +1,6 @@
 """`Editor`: one model, ready to edit."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,31 +10,27 @@ from torch import Tensor
 
 from freeprompt.api import attention as looking
 from freeprompt.api.checks import (
+    check_generated,
     check_reuse,
-    check_sites,
     check_source,
-    checked_guidance,
     checked_prompts,
     integer,
     notes_on,
-    resolve,
-    whole,
 )
-from freeprompt.api.mask import check_uses_mask, latent_mask
-from freeprompt.api.pairs import check_pair
-from freeprompt.api.provenance import Provenance, peak_memory
+from freeprompt.api.mask import latent_mask, opened_mask
+from freeprompt.api.plan import Plan
+from freeprompt.api.record import Meter, recorded
 from freeprompt.api.result import EditResult
 from freeprompt.api.saved import is_saved, load_inverted
-from freeprompt.api.source import InvertedImage, checked_seed, start_noise
+from freeprompt.api.source import InvertedImage, start_noise
 from freeprompt.core import Tape, Trajectory
 from freeprompt.core.loop import Callback
 from freeprompt.errors import ConfigError
 from freeprompt.images import fit, resize, to_images, to_tensor
-from freeprompt.inversion import INVERSIONS, Inversion
-from freeprompt.methods import METHODS, Method, Outcome, Task
+from freeprompt.inversion import Inversion
+from freeprompt.methods import Method, Task
 from freeprompt.methods.base import generated_source
-from freeprompt.models import UNetModel, adapt, load_pipeline
-from freeprompt.models.fingerprint import fingerprint
+from freeprompt.models import adapt, load_pipeline
 from freeprompt.picture import ImageInput, Picture, open_image
 
 
@@ -145,67 +140,62 @@ class Editor:
         if is_saved(image):
             image = load_inverted(image, self.model)  # type: ignore[arg-type]
         check_source(source, image, negative, generator, latents, width, height)
-        seed, guidance = checked_seed(seed), checked_guidance(guidance)
-        how, via = resolve(method, inversion, parameters)
-        masked = None
-        if mask is not None:
-            check_uses_mask(how)
-            masked = open_image(mask)
-        asked = via if inversion is not None or set(via.specs()) & set(parameters) else None
+        check_generated(image, native, generator, latents)
+        plan = Plan.of(
+            self.model,
+            image=image,
+            source=source,
+            method=method,
+            inversion=inversion,
+            parameters=parameters,
+            steps=steps,
+            guidance=guidance,
+            negative=negative,
+            seed=seed,
+        )
+        how = plan.method
         how.check(prompts)
-        steps = self._checked(how, steps)
-        wanted = {"steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
-        check_pair(how, via, image, inversion is not None, source, guidance, negative)
-        meter = _Meter(self.model)
+        painted = None if mask is None else opened_mask(mask, how)
+        meter = Meter(self.model)
         self.model.cuts.clear()
-        inverted = None
-        if image is None:
+        inverted = None if image is None else self._source(image, source, plan, callback)
+        if inverted is None:
             size = self._generated_size(width, height)
-            start = start_noise(self.model, size, seed, generator, latents)
+            start = start_noise(self.model, size, plan.seed, generator, latents)
         else:
-            if isinstance(image, InvertedImage):
-                check_reuse(image, self.model, source, how, asked, **wanted)
-                inverted = image
-            else:
-                inverted = self._inverted(image, source, how, via, wanted, callback)
             size, start = inverted.size, inverted.trajectory.start
-        room = None
-        if masked is not None:
-            shown = inverted.picture.size if inverted else size
-            room = latent_mask(masked, shown, (start.shape[-2], start.shape[-1])).to(start.device)
         task = Task(
             targets=prompts,
             source=(source or "") if inverted is None else inverted.trajectory.prompt,
             start=start,
-            steps=steps,
-            guidance=guidance,
-            negative=negative,
             trajectory=inverted.trajectory if inverted else None,
-            tape=inverted.tape if inverted and how.while_inverting(Tape(), steps) else None,
-            mask=room,
-            seed=seed,
+            tape=inverted.tape if inverted and plan.records else None,
+            mask=self._room(painted, inverted.picture.size if inverted else size, start),
             callback=callback,
+            **plan.rules,
         )
         generated = None
-        if image is None and how.needs:
-            task, generated = self._generated_and_inverted(task, via)
+        if inverted is None and how.needs:
+            task, generated = self._generated_and_inverted(task, plan.inversion)
         outcome = how(self.model, task)
-        notes = (*self.model.cuts.values(), *notes_on(how, task, outcome))
         images, flags = self._pictures(outcome.targets)
         if inverted and not native:
             images = [inverted.restore_size(picture) for picture in images]
-        provenance = Provenance(
-            **self._identity(),
-            **_asked(task, how, source),
-            **_of_image(inverted, notes, via if generated is not None else None),
-            mask=masked.name if masked else None,
-            mask_sha256=masked.sha256 if masked else None,
-            **_done(outcome),
+        provenance = recorded(
+            self.model,
+            how,
+            task,
+            outcome,
+            source=source,
+            inverted=inverted,
+            inversion=inverted.inversion if inverted else plan.inversion if how.needs else None,
+            mask=painted,
+            notes=(*self.model.cuts.values(), *notes_on(how, task, outcome)),
+            meter=meter,
             size=size,
             native=native,
-            seed=seed if generator is None and latents is None else None,
+            seed=plan.seed if generator is None and latents is None else None,
             flagged=tuple(flags),
-            **meter.read(),
         )
         kept = outcome.source if generated is None else generated
         return EditResult(
@@ -248,54 +238,61 @@ class Editor:
             ConfigError: for values that cannot be used.
             ImageError: for a file that is no usable image.
         """
-        how, via = resolve(method, inversion, parameters)
         check_source(source, image, negative)
-        seed, guidance = checked_seed(seed), checked_guidance(guidance)
-        steps = self._checked(how, steps)
-        check_pair(how, via, image, inversion is not None, source, guidance, negative)
+        plan = Plan.of(
+            self.model,
+            image=image,
+            source=source,
+            method=method,
+            inversion=inversion,
+            parameters=parameters,
+            steps=steps,
+            guidance=guidance,
+            negative=negative,
+            seed=seed,
+        )
         self.model.cuts.clear()
-        wanted = {"steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
-        return self._inverted(image, source, how, via, wanted, callback)
+        return self._inverted(image, source, plan, callback)
 
     attention = looking.attention
 
-    def _inverted(
+    def _source(
         self,
-        image: ImageInput,
+        image: ImageInput | InvertedImage,
         source: str | None,
-        how: Method,
-        via: Inversion,
-        wanted: Mapping[str, Any],
+        plan: Plan,
         callback: Callback | None,
+    ) -> InvertedImage:
+        """Return a real image inverted: as it was before, if that fits, or now."""
+        if not isinstance(image, InvertedImage):
+            return self._inverted(image, source, plan, callback)
+        asked = plan.inversion if plan.asked else None
+        check_reuse(image, self.model, source, plan.method, asked, **plan.rules)
+        return image
+
+    def _inverted(
+        self, image: ImageInput, source: str | None, plan: Plan, callback: Callback | None
     ) -> InvertedImage:
         picture = open_image(image)
         size = self._working_size(picture)
         clean = self.model.encode_image(to_tensor(resize(picture.image, size)))
-        if not how.inverts:
-            return InvertedImage(
-                model=self.model,
-                picture=picture,
-                size=size,
-                trajectory=Trajectory(latents=clean, prompt=source or ""),
-                inversion=None,
+        trajectory, tape = Trajectory(latents=clean, prompt=source or ""), Tape()
+        if plan.method.inverts:
+            trajectory = plan.inversion(
+                self.model,
+                clean,
+                prompt=source or "",
+                controls=plan.method.while_inverting(tape, plan.steps),
+                callback=callback,
+                **plan.rules,
             )
-        tape = Tape()
-        observers = how.while_inverting(tape, wanted["steps"])
-        trajectory = via(
-            self.model,
-            clean,
-            prompt=source or "",
-            controls=observers,
-            callback=callback,
-            **wanted,
-        )
         return InvertedImage(
             model=self.model,
             picture=picture,
             size=size,
             trajectory=trajectory,
-            inversion=via,
-            tape=tape if observers else None,
+            inversion=plan.inversion if plan.method.inverts else None,
+            tape=tape if plan.records else None,
         )
 
     def _generated_and_inverted(self, task: Task, via: Inversion) -> tuple[Task, Tensor]:
@@ -312,14 +309,6 @@ class Editor:
             callback=task.callback,
         )
         return replace(task, trajectory=path, start=path.start), clean
-
-    def _checked(self, how: Method, steps: Any) -> int:
-        """Refuse steps and sites that the model does not have; return the steps as an int."""
-        number = whole("The number of steps", steps)
-        self.model.schedule(number)
-        how.check_steps(number)
-        check_sites(how, self.model)
-        return number
 
     def _working_size(self, picture: Picture) -> tuple[int, int]:
         return fit(
@@ -342,67 +331,13 @@ class Editor:
             size.append(value)
         return size[0], size[1]
 
+    @staticmethod
+    def _room(mask: Picture | None, size: tuple[int, int], start: Tensor) -> Tensor | None:
+        """Return a mask on the latent grid."""
+        if mask is None:
+            return None
+        return latent_mask(mask, size, (start.shape[-2], start.shape[-1])).to(start.device)
+
     def _pictures(self, latents: Tensor) -> tuple[list[Any], list[bool]]:
         checked, flags = self.model.screen(self.model.decode(latents))
         return to_images(checked), flags
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "model": self.model.name,
-            "model_fingerprint": fingerprint(self.pipe),
-            "device": str(self.model.device),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-        }
-
-
-class _Meter:
-    """Measures one edit: sample-forwards, seconds, peak memory."""
-
-    def __init__(self, model: UNetModel):
-        self._model, self._forwards = model, model.sample_forwards
-        self._began = time.perf_counter()
-        if model.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(model.device)
-
-    def read(self) -> dict[str, Any]:
-        return {
-            "sample_forwards": self._model.sample_forwards - self._forwards,
-            "seconds": round(time.perf_counter() - self._began, 3),
-            "peak_memory_bytes": peak_memory(self._model.device),
-        }
-
-
-def _asked(task: Task, method: Method, source: str | None) -> dict[str, Any]:
-    return {
-        "targets": task.targets,
-        "source": source if task.trajectory is None else task.source or None,
-        "negative": task.negative,
-        "method": METHODS.name_of(method),
-        "parameters": method.to_dict(),
-        "steps": task.steps,
-        "guidance": task.guidance,
-    }
-
-
-def _of_image(
-    inverted: InvertedImage | None, notes: tuple[str, ...], of_generated: Inversion | None
-) -> dict[str, Any]:
-    picture = inverted.picture if inverted else None
-    inversion = inverted.inversion if inverted else of_generated
-    return {
-        "image": picture.name if picture else None,
-        "image_sha256": picture.sha256 if picture else None,
-        "image_size": picture.size if picture else None,
-        "notes": (*(picture.notes if picture else ()), *notes),
-        "inversion": INVERSIONS.name_of(inversion) if inversion else None,
-        "inversion_parameters": inversion.to_dict() if inversion else {},
-    }
-
-
-def _done(outcome: Outcome) -> dict[str, Any]:
-    sites = sorted({site for _, site in outcome.edited}, key=lambda s: (s.kind, s.index))
-    return {
-        "edited_sites": tuple(site.name for site in sites),
-        "edited_steps": len({step for step, _ in outcome.edited}),
-        "edited_pairs": len(outcome.edited),
-    }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freeprompt.errors import ConfigError
 from freeprompt.methods import METHODS, Method
-from freeprompt.picture import Picture
+from freeprompt.picture import ImageInput, Picture, open_image
 
 OFF_ASPECT = 0.02  # relative difference of aspect ratios that rounding to pixels can explain
 
@@ -26,6 +26,17 @@ def check_uses_mask(method: Method) -> None:
             f"{METHODS.name_of(method)} does not use a mask, so it would be ignored. Methods that "
             f"do: {able}."
         )
+
+
+def opened_mask(mask: ImageInput, method: Method) -> Picture:
+    """Read a mask for a method.
+
+    Raises:
+        ConfigError: if the method does not use one.
+        ImageError: for a file that is no usable image.
+    """
+    check_uses_mask(method)
+    return open_image(mask)
 
 
 def latent_mask(mask: Picture, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:

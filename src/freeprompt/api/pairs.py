@@ -3,6 +3,7 @@
 from typing import Any
 
 from freeprompt.api.source import InvertedImage
+from freeprompt.core import Tape
 from freeprompt.errors import ConfigError
 from freeprompt.inversion import INVERSIONS, Inversion
 from freeprompt.methods import METHODS, Method, TwoBranch
@@ -42,11 +43,22 @@ def check_pair(
             f"{how} moves the picture by guidance alone, so guidance must be above 1; got "
             f"{guidance:g}. 7.5 is usual."
         )
+    if method.reads_prompts and image is not None and not source:
+        raise ConfigError(
+            f"{how} works with the words of the source prompt, and there is none. Say in source= "
+            "(--source) what the image shows; fpe does without."
+        )
+    if image is None and method.while_inverting(Tape(), 1):
+        raise ConfigError(
+            f"{how} is to record during the inversion (record), and a generated source is not "
+            "inverted. Leave record at 'none'."
+        )
     if not method.needs and not (method.inverts and image is not None):
         if named:
             thing = "a generated source" if method.inverts else how
             raise ConfigError(
-                f"{thing} needs no inversion, so {via!r} would not be used. Leave inversion out."
+                f"{thing} needs no inversion, so {via!r} would not be used. Leave out the "
+                "inversion and its parameters."
             )
         return
     lacking = [thing for thing in method.needs if thing not in inversion.gives]

@@ -84,7 +84,7 @@ def edit(
     check_out(out, image, len(targets or ()))
     if again is None:
         given = {**of_saved(image), **given}
-        check(targets or [], image, given, parameters)
+        check(targets or [], image, {**given, "native": native}, parameters)
         given |= {"image": image, "native": native, **parameters}
         result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
     elif targets or native or given.keys() - {"mask"} or parameters:
@@ -120,12 +120,14 @@ def check(
         check_uses_mask(how)
         open_image(given["mask"])
     sizes = given.get("width"), given.get("height")
+    checks.check_generated(image, bool(given.get("native")), None, None)
     checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
     guidance = checks.checked_guidance(given.get("guidance", 7.5))
     checked_seed(given.get("seed", 0))
     if is_saved(image):
         return  # it has been read, and whether it fits is known once the model is there
-    named, negative = "inversion" in given, given.get("negative", "")
+    named = "inversion" in given or bool(set(via.specs()) & set(parameters))
+    negative = given.get("negative", "")
     check_pair(how, via, image, named, given.get("source"), guidance, negative)
     if image is not None:
         open_image(image)
