@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from tests.api.samples import small_sd
 
 from freeprompt.analysis import collect as module
 from freeprompt.analysis.collect import Recipe, claim, collect, evenly, pooled
-from freeprompt.analysis.probing import VARIANTS, Reading, chance, names, probing, table
+from freeprompt.analysis.probing import (
+    VARIANTS,
+    Reading,
+    chance,
+    names,
+    probing,
+    recognised,
+    table,
+)
 from freeprompt.analysis.tasks import TASKS, probe_task
 from freeprompt.core import TARGET, MapStore, Sites, Window, denoise
 from freeprompt.errors import ConfigError
@@ -213,3 +222,19 @@ def test_the_study(collection, tmp_path):
     assert chance(10, "forced image") == pytest.approx(1 / 9)
     with pytest.raises(ConfigError, match="no cross layer 99"):
         probing(collection, layers=[99])
+
+
+def test_pictures_are_read_class_by_class(model, collection):
+    """A judge that names the class of every other picture."""
+    names = [collection.task.classes[i] for i in range(10)]
+
+    class Half:
+        def read(self, pictures):
+            assert len(pictures) == 10
+            return [
+                SimpleNamespace(subject=name if i % 2 else "car", color=None)
+                for i, name in enumerate(names)
+            ]
+
+    shown = recognised(collection, model, Half())
+    assert (shown.value, shown.count, shown.seeds) == (0.5, 30, 3)

@@ -19,6 +19,9 @@ from freeprompt.analysis.probe import (
 )
 from freeprompt.analysis.statistics import Estimate, mean, rate
 from freeprompt.errors import ConfigError
+from freeprompt.images import to_images
+from freeprompt.judge import Judge
+from freeprompt.models import UNetModel
 
 Variant = Literal["raw", "linear", "normalised", "shuffled", "forced prompt", "forced image"]
 VARIANTS: dict[Variant, str] = {
@@ -153,6 +156,22 @@ def _data(
             return X, collection.forced_images
         case _:
             return X, collection.labels
+
+
+def recognised(collection: Collection, model: UNetModel, judge: Judge) -> Estimate:
+    """Return how often a generated picture shows its class, as the judge reads it.
+
+    The paper trains on all generations, recognisable or not, and so do the probes here; this says
+    what those are worth.
+    """
+    right: list[float] = []
+    attribute = "subject" if collection.task.name == "animal" else "color"
+    for seed in range(collection.recipe.seeds):
+        latents = collection.latents(seed).to(model.device, model.dtype)
+        readings = judge.read(to_images(model.decode(latents)))
+        pairs = zip(readings, collection.task.classes, strict=True)
+        right += [float(getattr(reading, attribute) == name) for reading, name in pairs]
+    return rate(right, collection.seeds.tolist())
 
 
 def average(

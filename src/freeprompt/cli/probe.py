@@ -11,7 +11,10 @@ from freeprompt.cli.counting import counter
 from freeprompt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from freeprompt.analysis.collect import Collection
     from freeprompt.analysis.probing import Reading
+    from freeprompt.analysis.statistics import Estimate
+    from freeprompt.models import UNetModel
 
 
 class Maps(StrEnum):
@@ -80,18 +83,36 @@ def probe(
             probe_settings={"updates": updates},
             callback=tell,
         )
+    shown = _recognised(collection, adapter)
     result: dict[str, Any] = {
         "model": model,
         "recipe": recipe.__dict__,
         "folds": folds,
         "updates": updates,
+        "recognised": None if shown is None else shown.to_dict(),
         "readings": [reading.to_dict() for reading in readings],
     }
     write_json(out / "probe.json", result)
     if as_json:
         show.print_json(result)
     else:
+        if shown is not None:
+            typer.echo(
+                f"{shown.value:.0%} of the pictures show their class, as the judge reads them "
+                f"[{shown.low:.0%}, {shown.high:.0%}]"
+            )
         _print(readings, len(collection.task.classes), out)
+
+
+def _recognised(collection: "Collection", model: "UNetModel") -> "Estimate | None":
+    """Return how many pictures show their class; None where there is no judge for the model."""
+    from freeprompt.analysis.probing import recognised
+    from freeprompt.analysis.scoring import JudgeScorer, scorer_for
+
+    scorer = scorer_for(model.name)
+    if not isinstance(scorer, JudgeScorer):
+        return None
+    return recognised(collection, model, scorer.judge)
 
 
 def numbers(text: str | None) -> list[int] | None:

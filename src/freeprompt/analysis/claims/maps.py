@@ -20,9 +20,8 @@ from freeprompt.analysis.probing import (
     chance,
     heat_map,
     probing,
+    recognised,
 )
-from freeprompt.analysis.statistics import rate
-from freeprompt.images import to_images
 from freeprompt.judge import Judge
 
 HIGH = 0.8  # what counts as reading a class from maps
@@ -87,18 +86,11 @@ def _layers_table(readings: list[Reading], title: str) -> Table:
 
 
 def _shown(context: Context, task: str) -> Table:
-    """Count how many generated pictures show what their prompt says, as the judge reads them."""
-    collection, judge = _collection(context, task), Judge.load(device=context.model.device)
-    right, seeds = [], []
-    for seed in range(context.budget.seeds):
-        latents = collection.latents(seed).to(context.model.device, context.model.dtype)
-        for label, reading in enumerate(judge.read(to_images(context.model.decode(latents)))):
-            found = reading.subject if task == "animal" else reading.color
-            right.append(float(found == collection.task.classes[label]))
-            seeds.append(seed)
+    judge = Judge.load(device=context.model.device)
+    shown = recognised(_collection(context, task), context.model, judge)
     return Table(
         title=f"pictures that show their class, {task}",
-        rows={"as the judge reads them": {"rate": rate(right, seeds)}},
+        rows={"as the judge reads them": {"rate": shown}},
     )
 
 
