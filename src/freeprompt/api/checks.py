@@ -118,7 +118,7 @@ def resolve(
     """
     method_class: type[Method] = _class(METHODS, method)
     settings: Mapping[str, Any] = {}
-    if inversion is None:
+    if inversion is None or inversion == method_class.inversion:
         inversion, settings = method_class.inversion, method_class.inversion_settings
     inversion_class = _class(INVERSIONS, inversion)
     check_names(parameters, [method_class, inversion_class])
@@ -218,7 +218,7 @@ def check_reuse(
 def _check_tuned(image: InvertedImage, guidance: float, negative: str, seed: int) -> None:
     """Check what some inversions were made for beside the image itself."""
     path = image.trajectory
-    made = [("seed", path.provenance.get("seed", seed), seed)]
+    made: list[tuple[str, Any, Any]] = [("seed", path.provenance.get("seed", seed), seed)]
     if image.inversion is not None and image.inversion.tuned:
         made += [("guidance", path.guidance, guidance), ("negative", path.negative, negative)]
     for name, then, now in made:

@@ -205,13 +205,14 @@ class _Bench:
         how, via = resolve(name, None, settings)
         steps = how.own_steps or self.steps
         plan = {**self.rules, "method": name, "steps": steps, "source": self.source}
-        image, forwards, seconds = self.image, 0, 0.0
+        image: ImageInput | InvertedImage | None = self.image
+        forwards, seconds = 0, 0.0
         if self.image is None and steps != self.steps:
             image = self.picture()
         if image is not None and how.inverts:
             key = (via, steps)
             if key not in self.inversions:
-                self.inversions[key] = self._inverted(image, plan, settings, callback)
+                self.inversions[key] = self._inverted(plan, settings, callback)
             image, forwards, seconds = self.inversions[key]
         result = self.editor.edit(self.target, image=image, callback=callback, **plan, **settings)
         if self.image is None and self.generated is None and result.generated is not None:
@@ -226,13 +227,13 @@ class _Bench:
 
     def _inverted(
         self,
-        image: ImageInput,
         plan: Mapping[str, Any],
         settings: Mapping[str, Any],
         callback: Callback | None,
     ) -> tuple[InvertedImage, int, float]:
         before, began = self.editor.model.sample_forwards, time.perf_counter()
         plan = {**plan, "source": plan["source"] or ""}
+        image = self.picture() if self.image is None else self.image
         inverted = self.editor.invert(image, callback=callback, **plan, **settings)
         forwards = self.editor.model.sample_forwards - before
         return inverted, forwards, time.perf_counter() - began

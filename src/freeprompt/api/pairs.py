@@ -66,6 +66,11 @@ def check_pair(
     if lacking or unused:
         raise ConfigError(_misfit(how, via, lacking, unused))
     _check_null(inversion, via, source, guidance, negative)
+    if method.guided and source and getattr(inversion, "source_guidance", 0) > 0:
+        raise ConfigError(
+            f"{how} starts from the unconditional prediction, so noises found with the source "
+            f"prompt {source!r} do not hold the image there. Set source_guidance=0."
+        )
     if "noises" in inversion.gives and isinstance(method, TwoBranch) and not method.pinned:
         raise ConfigError(
             f"replay=false lets the source denoise on its own, but what {via!r} finds holds the "

@@ -74,7 +74,8 @@ def about_saved(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: if the file is missing or is no saved inversion.
     """
-    return _read(path, ())[1]
+    about: dict[str, Any] = _read(path, ())[1]
+    return about
 
 
 def load_inverted(path: str | Path, model: UNetModel) -> InvertedImage:

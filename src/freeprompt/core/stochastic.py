@@ -88,7 +88,8 @@ class Stochastic:
         wide = wide_dtype(x)
         x, noise = x.to(wide), noise.to(wide)
         clean = (x - (1 - before) ** 0.5 * noise) / before**0.5
-        return after**0.5 * clean + self._direction(step) * noise
+        mean: Tensor = after**0.5 * clean + self._direction(step) * noise
+        return mean
 
     def step(self, x: Tensor, noise: Tensor, step: int) -> Tensor:
         """Move a latent one step towards the image, for given predicted noise."""
@@ -106,7 +107,8 @@ class Stochastic:
         there, noise = x.to(wide), noise.to(wide)
         there = there - self.sigma(step) * self.noises[step].to(there)
         clean = (there - self._direction(step) * noise) / after**0.5
-        return (before**0.5 * clean + (1 - before) ** 0.5 * noise).to(x.dtype)
+        start: Tensor = before**0.5 * clean + (1 - before) ** 0.5 * noise
+        return start.to(x.dtype)
 
     def noise_between(self, x: Tensor, there: Tensor, noise: Tensor, step: int) -> Tensor:
         """Return the z that a step from `x` would have to add to end at `there`.

@@ -98,12 +98,9 @@ class Trajectory:
     @classmethod
     def unpack(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> "Trajectory":
         """Return what `pack` packed; tensors of other names are left alone."""
-        return cls(
-            **{name: tensors[name] for name in TENSORS if name in tensors},
-            **json.loads(meta["numbers"]),
-            prompt=meta["prompt"],
-            provenance=json.loads(meta["provenance"]),
-        )
+        values: dict[str, Any] = {name: tensors[name] for name in TENSORS if name in tensors}
+        values |= json.loads(meta["numbers"])
+        return cls(**values, prompt=meta["prompt"], provenance=json.loads(meta["provenance"]))
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, all but the tensors in its metadata."""

@@ -105,4 +105,5 @@ class TurboEdit(Method):
         """Return the source with noise of its own for each step."""
         noise = task.draw(clean, task.steps)[step]
         alpha = schedule.base.levels(step)[1 if self.shift else 0]
-        return alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+        noised: Tensor = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+        return noised
