@@ -211,7 +211,8 @@ def test_a_quick_run_is_marked(results, tmp_path):
     report.save(claim, r4(0.3, 0.2, (0.5, 0.7)).tables, QUICK, settings, results)
     text = report.document(run.CLAIMS, results, "images")
     assert "**This is a quick run**: 8 pairs, fewer than the 200 of a full run" in text
-    assert "**does not hold on emoji-sd** *(quick)*" in text
+    assert "*quick run: 0 of 3 checks hold, too few pairs for a verdict*" in text
+    assert "does not hold on emoji-sd**" not in text  # a verdict needs more than eight pairs
     assert "`freeprompt claims R4 --quick`" in text
 
 

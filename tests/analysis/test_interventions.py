@@ -140,7 +140,11 @@ def test_what_cannot_be_replaced(model, trajectory):
 
 def test_equal_work_has_one_key():
     assert intervene("a", "self:all").key == intervene("b", "self:all").key
-    assert intervene("a", "none", stop=0.2).key == PLAIN.key
+    for nothing in (
+        intervene("a", "none", stop=0.2),
+        intervene("a", "self:all", start=0.5, stop=0.5),
+    ):
+        assert nothing.key == PLAIN.key
     assert intervene("a", "none", other_noise=True).key != PLAIN.key
     assert using("fpe", "fpe").key != using("fpe", "fpe", share=0.5).key
 

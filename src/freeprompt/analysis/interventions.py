@@ -49,6 +49,11 @@ class Intervention(TwoBranch):
     reads_prompts = True
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing is replaced, whatever the number of steps."""
+        return not self.sites or self.start >= self.stop
+
+    @property
     def reads_uncond(self) -> bool:
         return self.half != "cond"
 
@@ -121,8 +126,8 @@ class Cell:
     def key(self) -> str:
         """What is done, as text; equal for equal work whatever the label."""
         what = {"name": type(self.method).__name__, **self.method.to_dict()}
-        if isinstance(self.method, Intervention) and not self.method.sites:
-            what = {"name": "plain"}  # nothing is replaced, so no parameter matters
+        if isinstance(self.method, Intervention) and self.method.empty:
+            what = {"name": "plain"}  # so no parameter matters
         return json.dumps({**what, "other_noise": self.other_noise}, sort_keys=True)
 
     def forwards(self, targets: int, steps: int, guided: bool) -> int:

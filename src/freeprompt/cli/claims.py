@@ -50,7 +50,7 @@ def claims(
         budget = replace(
             QUICK if quick else Budget(), **{k: v for k, v in given.items() if v is not None}
         )
-        editor = load(model, device=device)
+        editor = load(model, device=device, dtype="float32")  # what must hold exactly, does
         for claim in wanted:
             with counter(claim.name) as tell:
                 run.measure(

@@ -159,6 +159,7 @@ class Claim:
         method: What is done here.
         measure: Measures it, and may draw pictures.
         rule: What must be true of the figures, checked one by one.
+        exact: Whether a few pairs decide it as well as many.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Claim:
     method: str
     measure: Callable[["Context"], list[Table]]
     rule: Callable[[Tables], Checks]
+    exact: bool = False
 
 
 @dataclass(kw_only=True)

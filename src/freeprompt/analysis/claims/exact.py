@@ -325,6 +325,7 @@ INVARIANTS = Claim(
     "Fused sharing of queries and keys is also compared with overwriting materialised maps.",
     measure=measure_r0,
     rule=rule_r0,
+    exact=True,
 )
 REAL = Claim(
     name="R8",
@@ -344,4 +345,5 @@ COST = Claim(
     "on a CPU, as a ratio within one run.",
     measure=measure_r10,
     rule=rule_r10,
+    exact=True,
 )
