@@ -4,6 +4,7 @@ import pytest
 from tests.api.samples import SOURCE, TARGET, photo, same, told, watched
 
 import freeprompt as fp
+from freeprompt.api.checks import resolve
 from freeprompt.api.pairs import check_pair
 from freeprompt.errors import ConfigError, FreepromptError
 from freeprompt.inversion import INVERSIONS
@@ -43,7 +44,7 @@ def make_sense(method, inversion):
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_pair_is_allowed_or_refused_with_a_reason(method, inversion):
     sense = make_sense(method, inversion)
-    pair = METHODS[method](), INVERSIONS[inversion]()
+    pair = resolve(method, inversion, {})
     if sense is None:
         pytest.skip("tested where the method is")
     if sense:
@@ -97,6 +98,8 @@ def test_what_goes_together_works_on_a_real_image(editor, method, inversion):
          {"inversion": "negative-prompt", "source": SOURCE, "negative": "blurry"}),
         ("Leave replay at true", {"inversion": "edit-friendly", "replay": False}),
         ("guidance alone.*above 1; got 1", {"method": "ledits", "guidance": 1, **QUICK["ledits"]}),
+        ("Set source_guidance=0",
+         {"method": "ledits", "source": SOURCE, "source_guidance": 2, **QUICK["ledits"]}),
         ("Unknown parameter 'iterations'", {"method": "edit-friendly", "iterations": 2}),
         ("skip of EditFriendlyInversion", {"method": "edit-friendly", "skip": 1.5}),
     ],
@@ -182,10 +185,17 @@ def test_a_generated_source_is_inverted_for_methods_that_need_it(editor):
 def test_ledits_comes_with_its_own_settings_of_the_inversion(editor):
     own = editor.edit(TARGET, image=photo(), steps=3, method="ledits", **QUICK["ledits"]).provenance
     assert own.inversion_parameters["skip"] == 0.15 and own.inversion_parameters["last_noise"]
+    assert own.inversion_parameters["source_guidance"] == 0
     given = editor.edit(
-        TARGET, image=photo(), steps=3, method="ledits", skip=0.4, **QUICK["ledits"]
+        TARGET,
+        image=photo(),
+        steps=3,
+        method="ledits",
+        inversion="edit-friendly",
+        skip=0.4,
+        **QUICK["ledits"],
     ).provenance
-    assert given.inversion_parameters["skip"] == 0.4
+    assert given.inversion_parameters["skip"] == 0.4 and given.inversion_parameters["last_noise"]
 
 
 def test_null_text_is_measured_at_its_guidance(editor, tuned):

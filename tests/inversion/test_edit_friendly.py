@@ -128,6 +128,12 @@ def test_skipped_steps_cost_nothing_and_move_the_start(model):
     assert reconstruction_cost(alone) == 3
 
 
+def test_at_source_guidance_0_the_prompt_is_noted_and_plays_no_part(model):
+    path, blind = invert(model, source_guidance=0), invert(model, prompt="")
+    assert torch.equal(path.noises, blind.noises) and path.prompt == PROMPT
+    assert torch.equal(reconstruct(model, path), reconstruct(model, blind))
+
+
 def test_skipping_everything_asks_the_network_nothing(model):
     before = model.sample_forwards
     path = invert(model, skip=1.0)

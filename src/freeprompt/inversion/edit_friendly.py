@@ -37,8 +37,8 @@ class EditFriendlyInversion(Inversion):
     )
     source_guidance: float = param(
         3.5,
-        "Guidance scale with the source prompt; without one there is no guidance",
-        low=1,
+        "Guidance scale with the source prompt; 0 inverts as if there were none",
+        low=0,
         source="released code",
     )
     eta: float = param(
@@ -69,7 +69,8 @@ class EditFriendlyInversion(Inversion):
         first = step_count(steps, self.skip)
         scale = self.source_guidance if prompt else 1.0
         rows, null = source_rows(scale), model.encode_text([""])
-        embeddings = rows.embeddings({"source": model.encode_text([prompt])}, null)
+        text = model.encode_text([prompt]) if scale > 0 else null
+        embeddings = rows.embeddings({"source": text}, null)
         base = model.schedule(steps)
         zs = [torch.zeros_like(clean)] * steps
         schedule = Stochastic(base=base, noises=torch.cat(zs), eta=self.eta)

@@ -24,7 +24,9 @@ def reconstruct(model: Model, trajectory: Trajectory, callback: Callback | None 
         The reconstructed latent, (1, channels, height, width). `reconstruction_cost` says what it
         costs.
     """
-    text = model.encode_text([trajectory.prompt])
+    # at guidance 0 the prompt is known, but plays no part
+    prompt = trajectory.prompt if trajectory.guidance > 0 else trajectory.negative
+    text = model.encode_text([prompt])
     done = denoise(
         model,
         trajectory.schedule(model.schedule(trajectory.steps)),

@@ -27,7 +27,8 @@ class LEdits(Method):
     """
 
     inversion = "edit-friendly"
-    inversion_settings = {"skip": 0.15, "last_noise": True}  # noqa: RUF012 a class constant
+    # the base is the unconditional prediction, so that must be what the noises were found with
+    inversion_settings = {"skip": 0.15, "last_noise": True, "source_guidance": 0.0}  # noqa: RUF012
     uses = needs = ("noises",)
     guided = True
 
