@@ -82,7 +82,7 @@ class Contender:
         """The contender as it matters on a track; None where it does not take part."""
         if track not in self.tracks or (self.method == "ideal" and track == "generated"):
             return None
-        if self.baseline and self.method != "plain":
+        if self.method == "ideal" or (self.method == "copy" and track == "real"):
             return Contender(method=self.method, tracks=self.tracks)
         inverts = track == "real" or bool(getattr(METHODS.get(self.method), "needs", ()))
         if inverts:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from freeprompt.bench.items import Item
-from freeprompt.bench.truth import BEST_PSNR
+from freeprompt.bench.truth import capped
 from freeprompt.errors import ConfigError, ModelError, unknown
 from freeprompt.metrics import (
     LPIPS,
@@ -94,7 +94,7 @@ class Panel:
     ) -> dict[str, float]:
         variant = self.ssim
         found = {
-            "psnr": min(BEST_PSNR, psnr(source, edited, region, way=way)),
+            "psnr": capped(psnr(source, edited, region, way=way)),
             "ssim": ssim(source, edited, region, way=way, variant=variant),
             "mse": mse(source, edited, region, way=way),
         }

@@ -237,13 +237,13 @@ def _pixel_scores(
         ("background_psnr", "background_ssim", "ideal_psnr", "ideal_ssim")
     )
     if outside is not None and outside.any():
-        scores["background_psnr"] = min(BEST_PSNR, psnr(source, edited, outside))
+        scores["background_psnr"] = capped(psnr(source, edited, outside))
         scores["background_ssim"] = _number(ssim(source, edited, outside))
         if lpips is not None:
             scores["background_lpips"] = lpips.distance(source, edited, outside)
     if item.track == "real":
         ideal = Image.fromarray(item.ideal.render(source.width).image)
-        scores["ideal_psnr"] = min(BEST_PSNR, psnr(ideal, edited))
+        scores["ideal_psnr"] = capped(psnr(ideal, edited))
         scores["ideal_ssim"] = ssim(ideal, edited)
     return scores
 
@@ -251,6 +251,11 @@ def _pixel_scores(
 def background(item: SceneItem, seen: Seen, mask: Region) -> Region | None:
     """What should not change: all that no subject, old, new or wanted, covers; None if all may."""
     return None if _restaged(item) else ~(seen.mask | seen.goal | mask)
+
+
+def capped(psnr: float) -> float:
+    """Bring an infinite PSNR to `BEST_PSNR`; NaN stays NaN."""
+    return BEST_PSNR if psnr > BEST_PSNR else psnr
 
 
 def _number(value: float) -> float | None:

@@ -140,10 +140,10 @@ class Worker:
     def _made(self, item: Item, contender: Contender) -> Made:
         match contender.method:
             case "copy":
-                source = self._source(item)
+                source = self._source(item, contender)
                 return Made(source=source, edited=source, result=None)
             case "ideal":
-                source = self._source(item)
+                source = self._source(item, contender)
                 assert isinstance(item, SceneItem)
                 ideal = Image.fromarray(item.ideal.render(source.width).image)
                 return Made(source=source, edited=ideal, result=None)
@@ -152,12 +152,12 @@ class Worker:
             case name:
                 return self._edited(item, contender, METHODS[name].build(contender.parameters))
 
-    def _source(self, item: Item) -> Image.Image:
+    def _source(self, item: Item, contender: Contender) -> Image.Image:
         """The source as a model of this size sees it."""
         model = self.editor.model
         picture = item.picture(model.native_size)
         if picture is None:
-            return self._edited(item, Contender(method="plain"), FPE(share=0)).source
+            return self._edited(item, contender, FPE(share=0)).source
         size = fit(
             picture.size,
             area=model.native_size**2,

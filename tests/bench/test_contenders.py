@@ -1,0 +1,107 @@
+"""The grid: every combination once, every name checked, nothing listed by hand."""
+
+import pytest
+
+from freeprompt.bench.contenders import BASELINES, Contender, distinct, grid
+from freeprompt.errors import ConfigError, UnknownInversion
+from freeprompt.inversion import INVERSIONS
+from freeprompt.methods import METHODS
+
+
+def labels(**table):
+    return [contender.label for contender in grid(table)]
+
+
+def test_a_star_is_every_registered_method_and_inversion() -> None:
+    assert labels(method="*") == list(METHODS)
+    found = [contender.inversion for contender in grid({"method": "fpe", "inversion": "*"})]
+    assert found == list(INVERSIONS)
+
+
+def test_lists_are_multiplied() -> None:
+    table = {
+        "method": ["fpe", "sdedit"],
+        "steps": [10, 50],
+        "set": {"share": [0.4, 0.8], "strength": 0.5},
+    }
+    assert [c.label for c in grid(table)] == [
+        "fpe (share=0.4, steps=10)",
+        "fpe (share=0.8, steps=10)",
+        "fpe (share=0.4)",
+        "fpe (share=0.8)",
+        "sdedit (strength=0.5, steps=10)",
+        "sdedit (strength=0.5, steps=10)",
+        "sdedit (strength=0.5)",
+        "sdedit (strength=0.5)",
+    ]
+    assert len(distinct(list(grid(table)), "real")) == 6
+
+
+def test_inversions_are_told_apart_on_real_images_only() -> None:
+    both = list(
+        grid({"method": "fpe", "inversion": "ddim", "set_inversion": {"iterations": [0, 3]}})
+    )
+    assert [c.label for c in distinct(both, "real")] == [
+        "fpe (ddim+iterations=0)",
+        "fpe (ddim+iterations=3)",
+    ]
+    assert [c.label for c in distinct(both, "generated")] == ["fpe"]
+
+
+def test_baselines_take_part_where_they_mean_something() -> None:
+    every = [Contender(method=name) for name in BASELINES]
+    assert [c.method for c in distinct(every, "real")] == list(BASELINES)
+    assert [c.method for c in distinct(every, "generated")] == ["copy", "plain"]
+    copies = [Contender(method="copy", steps=steps) for steps in (20, 50)]
+    assert len(distinct(copies, "generated")) == 2  # a generated source depends on its steps
+    assert len(distinct(copies, "real")) == 1
+    real = Contender(method="fpe", tracks=("real",))
+    assert distinct([real], "generated") == []
+
+
+def test_source_prompts_go_to_those_who_cannot_do_without() -> None:
+    for name in METHODS:
+        assert Contender(method=name, prompt="given").told
+        assert not Contender(method=name, prompt="empty").told
+        if METHODS[name].reads_prompts:
+            assert Contender(method=name).told
+    assert not Contender(method="fpe").told
+    for name, inversion in INVERSIONS.items():
+        assert Contender(method="fpe", inversion=name).told == inversion.needs_prompt
+
+
+def test_keys_tell_everything_apart_that_matters() -> None:
+    base = Contender(method="fpe")
+    others = [
+        Contender(method="fpe", parameters={"share": 0.5}),
+        Contender(method="fpe", steps=20),
+        Contender(method="fpe", guidance=5.0),
+        Contender(method="fpe", inversion="ddim"),
+        Contender(method="masactrl"),
+    ]
+    keys = [c.key("item") for c in (base, *others)] + [base.key("another item")]
+    assert len(set(keys)) == len(keys)
+    assert base.key("item") == Contender(method="fpe", tracks=("real",)).key("item")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "needs a method"),
+        ({"method": "fpee"}, "'fpee' .did you mean 'fpe'"),
+        ({"method": "fpe", "stepps": 3}, "did you mean 'steps'"),
+        ({"method": "fpe", "set": {"shares": 1}}, "'shares' .did you mean 'share'"),
+        ({"method": "fpe", "set": {"share": 2}}, "share of FPE must be a number from 0 to 1"),
+        ({"method": "fpe", "tracks": ["reel"]}, "did you mean 'real'"),
+        ({"method": "fpe", "prompt": "some"}, "Unknown prompt 'some'"),
+        ({"method": "copy", "set": {"share": 1}}, "share"),
+    ],
+)
+def test_refusals(table, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list(grid(table))
+
+
+def test_an_unknown_inversion_is_refused() -> None:
+    with pytest.raises(UnknownInversion, match="ddimm"):
+        list(grid({"method": "fpe", "inversion": "ddimm"}))
