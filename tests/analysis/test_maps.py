@@ -143,11 +143,9 @@ def test_looking_changes_no_byte_of_a_generated_picture(editor):
 @pytest.mark.parametrize("real", [False, True])
 def test_looking_changes_no_byte_of_an_edit(editor, method, parameters, real):
     how = fp.methods.METHODS[method].build(parameters)
-    start = {"image": photo()} if real else {}
+    start, native = ({"image": photo()}, {"native": True}) if real else ({}, {})
     maps = attention(editor, target=TARGETS, method=how, sites="cross:all+self:all", **start)
-    plain = editor.edit(
-        TARGETS, source=PROMPT, method=how, steps=STEPS, seed=7, native=True, **start
-    )
+    plain = editor.edit(TARGETS, source=PROMPT, method=how, steps=STEPS, seed=7, **start, **native)
     for one, image in zip(maps.targets, plain.images, strict=True):
         assert same(one.image, image)
     if not real:

@@ -30,7 +30,7 @@ def test_words_and_layers(freeprompt, here) -> None:
     assert (end.code, end.err) == (0, "")
     assert end.out.splitlines() == [
         f"generated {PROMPT!r}: red, dog at 3 layers",
-        "0.00 MiB of maps",
+        f"{(8 * 8 + 4 * 4 + 4 * 4) * 2 * 4 / 1024:.1f} KiB of maps",
         "  a/maps.png",
     ]
     assert files_in(here) == {"a/maps.png"}

@@ -132,7 +132,8 @@ def attention(
     if image is not None:
         mine = {name: value for name, value in parameters.items() if name in via.specs()}
         inverted = run.inverted(image, how, inversion, mine)
-        return run.edited(how, {"image": inverted}) if targets else run.walked(inverted)
+        start: dict[str, Any] = {"image": inverted, "native": True}
+        return run.edited(how, start) if targets else run.walked(inverted)
     size = self._generated_size(width, height)
     start = {"source": prompt, "latents": latents, "width": size[0], "height": size[1]}
     return run.edited(how, start) if targets else run.generated(size, latents)
@@ -248,7 +249,6 @@ class _Run:
             guidance=self.guidance,
             negative=self.negative,
             seed=self.seed,
-            native=True,
             callback=self.callback,
             **start,
         )

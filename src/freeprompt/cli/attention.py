@@ -89,6 +89,7 @@ def attention(
     from freeprompt.api import load
     from freeprompt.cli.edit import parse_settings
 
+    parameters: dict[str, Any] = dict(parse_settings(settings or []))
     editor = load(model, device=device, dtype=dtype)
     size = _size(editor, image, width, height)
     wanted.check_point(size)
@@ -111,7 +112,7 @@ def attention(
             width=width,
             height=height,
             callback=callback,
-            **parse_settings(settings or []),
+            **parameters,
         )
     _report(maps, wanted.write(maps, size), as_json)
 
@@ -306,7 +307,7 @@ def _report(maps: "AttentionMaps", files: list[Path], as_json: bool) -> None:
         if one.self_maps:
             parts.append(f"self-attention at {_layers(len(one.self_maps.sites))}")
         typer.echo(f"{one.role} {one.prompt!r}: {'; '.join(parts) or 'never in the batch'}")
-    typer.echo(f"{maps.nbytes / 2**20:.2f} MiB of maps")
+    typer.echo(f"{maps.nbytes / 2**10:.1f} KiB of maps")
     for path in files:
         typer.echo(f"  {path}")
 
