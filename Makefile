@@ -9,7 +9,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 CODE   := $(wildcard src tests tools benchmarks examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test slow check lint format types paths bench pictures clean
+LEADERBOARD := out/leaderboard
+.PHONY: help venv demo test slow check lint format types paths bench leaderboard pictures clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -49,6 +50,7 @@ bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performanc
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/edit_cost.py
 	$(BIN)/python benchmarks/recording.py
+	$(BIN)/python benchmarks/attention_maps.py
 	$(BIN)/python benchmarks/methods.py
 
 pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
@@ -56,6 +58,13 @@ pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
 
 claims: $(VENV)/.dev ## Measure the paper's claims again and write docs/claims.md; QUICK=1 is small
 	$(BIN)/freeprompt claims $(if $(QUICK),--quick) $(ARGS)
+
+# TUNE and RUN take options of the commands, such as RUN="--limit 20 --processes 16 --device cuda".
+leaderboard: $(VENV)/.core ## Tune and score every method, and write docs/leaderboard.md (hours)
+	$(BIN)/freeprompt bench tune emojiedit -o $(LEADERBOARD)/tune $(TUNE)
+	$(BIN)/freeprompt bench run emojiedit -o $(LEADERBOARD)/run \
+	  --include $(LEADERBOARD)/tune/tuned.toml $(RUN)
+	$(BIN)/freeprompt bench report $(LEADERBOARD)/run --markdown docs/leaderboard.md
 
 clean: ## Remove the environment, caches and output
 	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache

@@ -122,42 +122,32 @@ def _fill(place: Any, panel: Panel) -> None:
     place.set_ylabel(panel.label, fontsize=9)
     for side in place.spines.values():
         side.set_visible(False)
-    extent = (0.0, 1.0, 1.0, 0.0)
+    shape = {"extent": (0.0, 1.0, 1.0, 0.0), "aspect": _aspect(panel)}
     if panel.under is not None:
         shown = panel.under if panel.kind == "picture" else panel.under.convert("L").convert("RGB")
-        place.imshow(np.asarray(shown), extent=extent, aspect=_aspect(panel))
-    if panel.kind in ("heat", "signed"):
+        place.imshow(np.asarray(shown), **shape)
+    if panel.kind != "picture":
+        alpha = 1.0 if panel.under is None else OPACITY
+        place.imshow(panel.values, alpha=alpha, interpolation="nearest", **_colors(panel), **shape)
+    if panel.kind == "heat":
         low, high = panel.scale
-        place.imshow(
-            panel.values,
-            cmap=HEAT if panel.kind == "heat" else SIGNED,
-            vmin=low,
-            vmax=max(high, low + 1e-12),
-            alpha=1.0 if panel.under is None else OPACITY,
-            interpolation="nearest",
-            extent=extent,
-            aspect=_aspect(panel),
-        )
-        if panel.kind == "heat":
-            place.set_xlabel(f"{low:.3f} to {high:.3f}", fontsize=7, color="0.35", labelpad=2)
-    if panel.kind == "labels":
-        from matplotlib.colors import ListedColormap
-
-        groups = ListedColormap(OKABE_ITO)
-        place.imshow(
-            panel.values,
-            cmap=groups,
-            vmin=-0.5,
-            vmax=MAX_CLUSTERS - 0.5,
-            interpolation="nearest",
-            alpha=1.0 if panel.under is None else OPACITY,
-            extent=extent,
-            aspect=_aspect(panel),
-        )
+        place.set_xlabel(f"{low:.3f} to {high:.3f}", fontsize=7, color="0.35", labelpad=2)
     if panel.point is not None:
         x, y = panel.point
         place.plot([x], [y], marker="+", markersize=13, color="black", markeredgewidth=3.5)
         place.plot([x], [y], marker="+", markersize=11, color="white", markeredgewidth=1.5)
+
+
+def _colors(panel: Panel) -> dict[str, Any]:
+    """Return the colours of a panel's values, and which values their ends stand for."""
+    from matplotlib.colors import ListedColormap
+
+    if panel.kind == "labels":
+        return {"cmap": ListedColormap(OKABE_ITO), "vmin": -0.5, "vmax": MAX_CLUSTERS - 0.5}
+    low, high = panel.scale
+    name = HEAT if panel.kind == "heat" else SIGNED
+    # a map that is the same everywhere needs two ends all the same
+    return {"cmap": name, "vmin": low, "vmax": max(high, low + 1e-12)}
 
 
 def to_image(figure: Any) -> Image.Image:
