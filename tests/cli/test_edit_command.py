@@ -205,6 +205,18 @@ def test_a_real_edit_is_made_again(freeprompt, here, remade) -> None:
     assert (here / "again.png").read_bytes() == remade
 
 
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("method", ["edit-friendly", "sdedit"])
+def test_what_a_seed_decides_is_made_again(freeprompt, here, image, real, method) -> None:
+    """Noise is drawn for real images too, by inversions and by methods."""
+    source = ("--image", "photo.png") if real else ("--source", SOURCE)
+    small = ("--model", "small", "--steps", "3", "--seed", "5", "--method", method)
+    assert freeprompt("edit", TARGET, *source, *small, "-o", "a.png").code == 0
+    end = freeprompt("edit", "--from", "a.png", "-o", "again.png")
+    assert (end.code, end.notes) == (0, [])
+    assert (here / "again.png").read_bytes() == (here / "a.png").read_bytes()
+
+
 def test_several_targets_are_made_again(freeprompt, here) -> None:
     freeprompt("edit", TARGET, OTHER, *GENERATED[2:], "--model", "small")
     assert freeprompt("edit", "--from", "out/a-green-car.png", "-o", "again").code == 0
