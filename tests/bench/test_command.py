@@ -59,6 +59,11 @@ def test_tune_then_run(freeprompt, here, model) -> None:  # noqa: F811
     assert end.code == 0, end.err
     rows = (here / "run" / "rows.jsonl").read_text()
     assert "fpe (tuned)" in rows and "sdedit (tuned)" in rows
+    (note,) = json.loads((here / "run" / "run.json").read_text())["notes"]
+    assert note.startswith("Tuned settings: 2 trials of each method on 1 items")
+    freeprompt("bench", "report", "run")
+    settings = (here / "run" / "report.md").read_text().partition("not defaults")[2]
+    assert "| fpe (tuned) | real |" in settings
 
 
 def test_data_sets_are_listed(freeprompt) -> None:  # noqa: F811

@@ -48,6 +48,28 @@ def test_inversions_are_told_apart_on_real_images_only() -> None:
     assert [c.label for c in distinct(both, "generated")] == ["fpe"]
 
 
+def test_inversions_that_a_method_can_make_nothing_of_are_left_out() -> None:
+    every = list(grid({"method": ["*", "plain"], "inversion": "*"}))
+    real = distinct(every, "real")
+    for contender in real:
+        if contender.method in METHODS and contender.inversion:
+            method, inversion = METHODS[contender.method], INVERSIONS[contender.inversion]
+            assert method.inverts or method.needs
+            assert set(method.needs) <= set(inversion.gives)
+            assert set(inversion.gives) <= {*method.uses, *method.needs}
+    assert {c.method for c in real} == {*METHODS, "plain"}
+    assert [c.label for c in real if c.method == "sdedit"] == ["sdedit"]
+
+
+def test_steps_are_those_that_a_method_is_made_for() -> None:
+    for name in METHODS:
+        own = METHODS[name].own_steps or 50
+        said, unsaid = Contender(method=name, steps=own), Contender(method=name)
+        assert said == unsaid
+        assert unsaid.denoising_steps == own
+        assert Contender(method=name, steps=own + 1).label == f"{name} (steps={own + 1})"
+
+
 def test_baselines_take_part_where_they_mean_something() -> None:
     every = [Contender(method=name) for name in BASELINES]
     assert [c.method for c in distinct(every, "real")] == list(BASELINES)

@@ -11,10 +11,12 @@ from freeprompt.bench.items import TRACKS, Track
 from freeprompt.core.params import Parameters, check_names
 from freeprompt.errors import ConfigError, unknown
 from freeprompt.inversion import INVERSIONS
-from freeprompt.methods import METHODS
+from freeprompt.methods import FPE, METHODS
 
 Prompt = Literal["auto", "given", "empty"]
 PROMPTS: tuple[str, ...] = get_args(Prompt)
+
+USUAL_STEPS = 50
 
 BASELINES: dict[str, str] = {
     "copy": "the source, unchanged",
@@ -33,7 +35,7 @@ class Contender:
         parameters: Of the method, where they differ from its defaults.
         inversion: Name of the inversion; None for the method's own.
         inversion_parameters: Likewise.
-        steps: Denoising steps.
+        steps: Denoising steps; None for as many as the method is made for, usually 50.
         guidance: Guidance scale.
         prompt: Whether methods are told the source prompt of a real image. `auto` tells those that
             cannot do without, which is what their papers do.
@@ -45,7 +47,7 @@ class Contender:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inversion: str | None = None
     inversion_parameters: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 50
+    steps: int | None = None
     guidance: float = 7.5
     prompt: Prompt = "auto"
     tag: str = ""
@@ -63,6 +65,17 @@ class Contender:
             INVERSIONS[self.inversion].build(self.inversion_parameters)
         if self.prompt not in PROMPTS:
             raise unknown(ConfigError, "prompt", str(self.prompt), PROMPTS)
+        if self.steps == self._own_steps:  # said or unsaid, it is the same contender
+            object.__setattr__(self, "steps", None)
+
+    @property
+    def _own_steps(self) -> int:
+        return (not self.baseline and METHODS[self.method].own_steps) or USUAL_STEPS
+
+    @property
+    def denoising_steps(self) -> int:
+        """Steps of the edit."""
+        return self._own_steps if self.steps is None else self.steps
 
     @property
     def baseline(self) -> bool:
@@ -75,8 +88,8 @@ class Contender:
         if self.prompt != "auto" or self.baseline:
             return self.prompt == "given"
         method = METHODS[self.method]
-        inversion = INVERSIONS[self.inversion or getattr(method, "inversion", "ddim")]
-        return method.reads_prompts or bool(getattr(inversion, "needs_prompt", False))
+        inversion = INVERSIONS[self.inversion or method.inversion]
+        return method.reads_prompts or inversion.needs_prompt
 
     def on(self, track: Track) -> "Contender | None":
         """The contender as it matters on a track; None where it does not take part."""
@@ -84,11 +97,24 @@ class Contender:
             return None
         if self.method == "ideal" or (self.method == "copy" and track == "real"):
             return Contender(method=self.method, tracks=self.tracks)
-        inverts = track == "real" or bool(getattr(METHODS.get(self.method), "needs", ()))
-        if inverts:
-            return self
+        if self._inverts(track):
+            return self if self._fits() else None
         plain: dict[str, Any] = {"inversion": None, "inversion_parameters": {}, "prompt": "auto"}
         return Contender(**{**self._fields(), **plain})
+
+    def _inverts(self, track: Track) -> bool:
+        """Whether there is an inversion in it at all."""
+        if self.baseline:
+            return track == "real"
+        method = METHODS[self.method]
+        return bool(method.needs) or (method.inverts and track == "real")
+
+    def _fits(self) -> bool:
+        """Whether the method can make something of the inversion; the editor refuses the others."""
+        if self.inversion is None:
+            return True
+        method, inversion = METHODS.get(self.method, FPE), INVERSIONS[self.inversion]
+        return set(method.needs) <= set(inversion.gives) <= {*method.uses, *method.needs}
 
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}

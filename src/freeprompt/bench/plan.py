@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Plan:
         data: What is edited.
         metrics: What else is measured, see `freeprompt.bench.fields.DEFAULTS`.
         contenders: Who edits.
+        notes: What included files say of themselves, for the report.
     """
 
     model: str = "emoji-sd"
@@ -69,6 +71,7 @@ class Plan:
     data: Data = field(default_factory=Data)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     contenders: tuple[Contender, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def with_options(self, *, data: Mapping[str, Any], **options: Any) -> "Plan":
         """Override what is not None."""
@@ -113,8 +116,17 @@ def read_plan(path: Path, include: Iterable[Path] = ()) -> Plan:
         plan = _plan(_toml(path), path.parent)
     except ConfigError as error:
         raise type(error)(f"'{path}': {error}") from error
-    more = [contender for file in include for contender in read_grids(file)]
-    return replace(plan, contenders=(*plan.contenders, *more))
+    files = list(include)
+    more = [contender for file in files for contender in read_grids(file)]
+    notes = (*plan.notes, *(note for file in files for note in _comments(file)))
+    return replace(plan, contenders=(*plan.contenders, *more), notes=notes)
+
+
+def _comments(path: Path) -> list[str]:
+    """What a file says of itself at its head, as one text; nothing if it says nothing."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+    text = " ".join(line.lstrip("# ") for line in lines)
+    return [text] if text else []
 
 
 def read_grids(path: Path) -> list[Contender]:

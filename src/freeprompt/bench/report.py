@@ -248,6 +248,19 @@ def _columns(row: dict[str, Any], pictures: Path) -> list[tuple[str, Image.Image
     return shown
 
 
+def _settings(results: Results) -> Table:
+    """What each contender was told beyond its defaults, track by track."""
+    found: dict[tuple[str, str], str] = {}
+    for row in results.rows:
+        c = row["contender"]
+        values = {**c.get("parameters", {}), **c.get("inversion_parameters", {})}
+        text = ", ".join(f"{name} = {setting}" for name, setting in values.items())
+        if text or c.get("tag"):
+            found[row["label"], row["track"]] = text or "the defaults"
+    rows = tuple((label, track, text) for (label, track), text in found.items())
+    return Table(("method", "track", "settings"), rows)
+
+
 def _ending(about: dict[str, Any], results: Results) -> Iterator[Block]:
     yield Heading("How this was made")
     yield Code("\n".join(about["commands"]))
@@ -258,6 +271,10 @@ def _ending(about: dict[str, Any], results: Results) -> Iterator[Block]:
         *about["notes"],
     ]
     yield Points(tuple(facts))
+    settings = _settings(results)
+    if settings.rows:
+        yield Heading("Settings that are not defaults", 3)
+        yield settings
     if results.errors:
         yield Text(f"{results.errors} edits ended in an error:")
         found = Counter(f"{r['label']}: {r['error']}" for r in results.rows if r["error"])

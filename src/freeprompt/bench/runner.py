@@ -47,7 +47,7 @@ Report = Callable[[Advance], None]
 
 def jobs(plan: Plan, data: Dataset) -> list[Job]:
     """List every edit of a plan, item by item, so that a part of a run compares like with like."""
-    per_track = {track: distinct(plan.contenders, track) for track in ("generated", "real")}  # type: ignore[arg-type]
+    per_track = {track: distinct(plan.contenders, track) for track in ("generated", "real")}
     return [
         Job(
             item=item, contender=c, key=c.key(data.name, item.id, plan.model, list(plan.data.traps))
@@ -100,7 +100,7 @@ def _about(plan: Plan, data: Dataset) -> dict[str, Any]:
     thresholds = vars(load_thresholds(_manifest(plan))) if plan.data.name == "emojiedit" else {}
     return {
         "dataset": data.name,
-        "notes": list(data.notes),
+        "notes": [*data.notes, *plan.notes],
         "traps": list(plan.data.traps),
         "thresholds": thresholds,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {platform.system()}",

@@ -168,7 +168,10 @@ class Worker:
 
     def _edited(self, item: Item, contender: Contender, method: Any) -> Made:
         editor, picture = self.editor, item.picture(self.editor.model.native_size)
-        options: dict[str, Any] = {"steps": contender.steps, "guidance": contender.guidance}
+        options: dict[str, Any] = {
+            "steps": contender.denoising_steps,
+            "guidance": contender.guidance,
+        }
         if contender.inversion is not None:
             chosen = INVERSIONS[contender.inversion]
             options["inversion"] = chosen.build(contender.inversion_parameters)

@@ -70,6 +70,7 @@ def tune(
 ) -> None:
     """Choose settings for every method by the same budget; writes OUT/tuned.toml."""
     from freeprompt.bench import Results, run
+    from freeprompt.bench.runner import command_line
     from freeprompt.bench.tune import best_settings, tuned_toml, tuning_plan
 
     chosen = _plan(plan, model, None, limit, track, processes, device)
@@ -78,9 +79,8 @@ def tune(
         store = run(trying, out, report=report)
     best = best_settings(Results(tuple(store.rows())))
     about = [
-        "Settings chosen by `freeprompt bench tune` on the tune split of EmojiEdit-Bench:",
-        f"{trials} trials of each method on {limit} items of each kind, model {chosen.model}, "
-        f"seed {seed}.",
+        f"Tuned settings: {trials} trials of each method on {limit} items of each kind of the tune",
+        f"split, model {chosen.model}, seed {seed}, by: {command_line()}",
     ]
     file = out / "tuned.toml"
     file.write_text(tuned_toml(best, about), encoding="utf-8")

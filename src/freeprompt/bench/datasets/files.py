@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: if it is missing or no YAML.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     return _read(path, yaml.safe_load)
 
