@@ -1,8 +1,8 @@
 """Reducing attention maps at capture, so that a long run of all layers fits in memory.
 
 A cross-attention map of Stable Diffusion 1.5 is 4096 x 77 numbers for each of 8 heads at the finest
-grid; those of one row in a 50-step run are 3.3 GB. What is asked for is far less: a few words, often
-the mean over heads or steps. That is all that is ever kept.
+grid; those of one row in a 50-step run are 3.3 GB. What is asked for is far less: a few words,
+often the mean over heads or steps. That is all that is ever kept.
 """
 
 from collections import Counter
