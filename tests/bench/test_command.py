@@ -88,6 +88,8 @@ def test_shipped_plans_name_everybody_by_themselves() -> None:
         ("[data]\nname = 'pie'\n[[grid]]\nmethod = 'fpe'", "Unknown data set 'pie'"),
         ("[data]\nlimits = 3", "did you mean 'limit'"),
         ("[data]\ntracks = 'real'", "tracks must be a list of names; got 'real'"),
+        ("[[pictures]]\nlabel = 'x'", "needs a label and a folder"),
+        ("[[pictures]]\nfolders = 'x'", "did you mean 'folder'"),
         ("baselines = []", "names nobody who edits"),
         ("processes = 0\n[[grid]]\nmethod = 'fpe'", "processes must be a whole number from 1"),
         ("[[grid]]\nmethod = 'fpee'", "did you mean 'fpe'"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freeprompt.bench import DATASETS, Contender, Data, Plan, load_dataset, run
+from freeprompt.bench import DATASETS, Contender, Data, Plan, load_dataset, read_plan, run
 from freeprompt.bench.datasets import TRAPS
 from freeprompt.bench.datasets.pie import TYPES, decode
 from freeprompt.errors import ConfigError
@@ -239,3 +239,33 @@ def test_pie_bench_from_end_to_end(pie, model, clip_folder, vit_folder, tmp_path
     assert copy["ssim_area"] == pytest.approx(1) and fpe["ssim_area"] < 0.9
     assert {"clip", "clip_edited", "clip_direction", "mse_pie", "ssim_pie"} <= set(fpe)
     assert rows[1]["provenance"]["source"] is None  # FPE needs no source prompt
+
+
+def test_edits_made_elsewhere_are_scored_too(pie, model, tmp_path) -> None:
+    """Strips whose last square is the source itself: nothing was edited, and the scores say so."""
+    rows = {"0": pie_row("1")}
+    write(pie / "mapping_file.json", rows)
+    own = pie / "annotation_images" / rows["0"]["image_path"]
+    with Image.open(own) as source:
+        strip = Image.new("RGB", (4 * 512, 512), "black")
+        strip.paste(source, (3 * 512, 0))
+    for name, made in (("strips", strip), ("plain", strip.crop((0, 0, 512, 512)))):
+        path = (tmp_path / name / rows["0"]["image_path"]).with_suffix(".png")
+        path.parent.mkdir(parents=True)
+        made.save(path)
+    text = f'model = "{model}"\ndevice = "cpu"\nbaselines = []\n[data]\nname = "pie-bench"\n'
+    text += f'path = "{pie}"\n[metrics]\nlpips = ""\n'
+    for label, folder, flag in (
+        ("theirs", "strips", "true"),
+        ("black", "plain", "false"),
+        ("mistaken", "plain", "true"),
+        ("missing", "nowhere", "true"),
+    ):
+        text += f'[[pictures]]\nlabel = "{label}"\nfolder = "{folder}"\nstrip = {flag}\n'
+    (tmp_path / "plan.toml").write_text(text)
+    rows = {row["label"]: row for row in run(read_plan(tmp_path / "plan.toml"), tmp_path).rows()}
+    assert rows["theirs"]["scores"]["psnr"] == 60
+    assert rows["black"]["scores"]["psnr"] < 20
+    assert "sample_forwards" not in rows["black"]["scores"]  # nobody knows
+    assert "512 × 512, no strip of squares" in rows["mistaken"]["error"]
+    assert "has no picture of item 0" in rows["missing"]["error"]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from freeprompt.bench.items import TRACKS, Track
@@ -24,6 +25,9 @@ BASELINES: dict[str, str] = {
     "ideal": "the ideal edit, rendered; real images of Emoji World only",
 }
 """What stands in every table beside the methods, so that their figures can be read."""
+
+PICTURES = "pictures"
+"""The contender whose edits were made elsewhere and lie in a folder; see `pictures`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +61,9 @@ class Contender:
         if self.method in BASELINES:
             if self.parameters:
                 raise ConfigError(f"The baseline {self.method!r} has no parameters.")
-        elif self.method not in METHODS:
+        elif self.method not in {*METHODS, PICTURES}:
             raise unknown(ConfigError, "method or baseline", self.method, [*METHODS, *BASELINES])
-        else:
+        elif self.method in METHODS:
             METHODS[self.method].build(self.parameters)
         if self.inversion is not None:
             INVERSIONS[self.inversion].build(self.inversion_parameters)
@@ -70,7 +74,7 @@ class Contender:
 
     @property
     def _own_steps(self) -> int:
-        return (not self.baseline and METHODS[self.method].own_steps) or USUAL_STEPS
+        return getattr(METHODS.get(self.method), "own_steps", None) or USUAL_STEPS
 
     @property
     def denoising_steps(self) -> int:
@@ -83,9 +87,14 @@ class Contender:
         return self.method in BASELINES
 
     @property
+    def edits(self) -> bool:
+        """Whether it is a method, which edits here and now."""
+        return self.method in METHODS
+
+    @property
     def told(self) -> bool:
         """Whether the method is given the source prompt of a real image."""
-        if self.prompt != "auto" or self.baseline:
+        if self.prompt != "auto" or not self.edits:
             return self.prompt == "given"
         method = METHODS[self.method]
         inversion = INVERSIONS[self.inversion or method.inversion]
@@ -104,7 +113,7 @@ class Contender:
 
     def _inverts(self, track: Track) -> bool:
         """Whether there is an inversion in it at all."""
-        if self.baseline:
+        if not self.edits:
             return track == "real"
         method = METHODS[self.method]
         return bool(method.needs) or (method.inverts and track == "real")
@@ -122,6 +131,8 @@ class Contender:
     @property
     def label(self) -> str:
         """Short name for tables, such as `fpe (share=0.6, steps=20)`."""
+        if self.method == PICTURES:
+            return self.tag
         marks = [self.tag] if self.tag else []
         if self.inversion is not None:
             marks.append("+".join([self.inversion, *_pairs(self.inversion_parameters)]))
@@ -189,6 +200,29 @@ def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
     _check_parameters(axes)
     for values in product(*axes.values()):
         yield _contender(dict(zip(axes, values, strict=True)), given.get("tag", ""), tracks)
+
+
+def pictures(table: Mapping[str, Any], base: Path) -> Contender:
+    """Build the contender of one [[pictures]] of a plan: edits that were made elsewhere.
+
+    Args:
+        table: `label`; `folder` with a picture for every item, named like the item's own image (in
+            its folder or not) or `ID.png`; `strip`, whether each is a row of pictures of which the
+            last, square one is the edit, as PIE-Bench's own tools write them.
+        base: Where relative folders start.
+
+    Raises:
+        ConfigError: for an unknown or missing setting.
+    """
+    known = ("label", "folder", "strip")
+    for name in table:
+        if name not in known:
+            raise unknown(ConfigError, "setting of [[pictures]]", name, known)
+    if not table.get("label") or not table.get("folder"):
+        raise ConfigError("A [[pictures]] needs a label and a folder.")
+    folder = base / Path(table["folder"]).expanduser()
+    settings = {"folder": str(folder), "strip": bool(table.get("strip", False))}
+    return Contender(method=PICTURES, parameters=settings, tag=str(table["label"]))
 
 
 def _contender(point: Mapping[str, Any], tag: str, tracks: tuple[str, ...]) -> Contender:

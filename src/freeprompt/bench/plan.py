@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from freeprompt.bench.contenders import BASELINES, Contender, grid
+from freeprompt.bench.contenders import BASELINES, Contender, grid, pictures
 from freeprompt.bench.datasets import DATASETS, load_dataset
 from freeprompt.bench.fields import check_options
 from freeprompt.bench.items import TRACKS, Dataset
@@ -56,7 +56,7 @@ class Plan:
         device: As `freeprompt.load` takes it.
         dtype: Likewise.
         processes: How many edits are made at a time.
-        pictures: Whether the edits are kept as PNG files; the report shows some.
+        keep_pictures: Whether the edits are kept as PNG files; the report shows some.
         data: What is edited.
         metrics: What else is measured, see `freeprompt.bench.fields.DEFAULTS`.
         contenders: Who edits.
@@ -67,7 +67,7 @@ class Plan:
     device: str = "auto"
     dtype: str = "auto"
     processes: int = 1
-    pictures: bool = True
+    keep_pictures: bool = True
     data: Data = field(default_factory=Data)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     contenders: tuple[Contender, ...] = ()
@@ -149,13 +149,15 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _plan(table: dict[str, Any], folder: Path) -> Plan:
-    known = {"model", "device", "dtype", "processes", "pictures"}
+    known = {"model", "device", "dtype", "processes", "keep_pictures"}
+    parts = ("data", "metrics", "grid", "pictures", "include", "baselines")
     for name in table:
-        if name not in known | {"data", "metrics", "grid", "include", "baselines"}:
-            raise unknown(ConfigError, "setting", name, [*known, "data", "metrics", "grid"])
+        if name not in {*known, *parts}:
+            raise unknown(ConfigError, "setting", name, [*known, *parts])
     baselines = table.get("baselines", list(BASELINES))
     contenders = [Contender(method=name) for name in baselines]
     contenders += [one for entry in table.get("grid", []) for one in grid(entry)]
+    contenders += [pictures(entry, folder) for entry in table.get("pictures", [])]
     contenders += [one for name in table.get("include", []) for one in read_grids(folder / name)]
     return checked(
         Plan(

@@ -211,9 +211,12 @@ def _plots(results: Results, track: str) -> Iterator[Block]:
 
 
 def _points(results: Results, x: str, y: str) -> list[Point]:
+    """Means of every method, and of plain generation; the other baselines are the corners."""
     points = []
     for label in results.labels:
         mine = results.by(label)
+        if mine.rows[0]["contender"]["method"] in ("copy", "ideal"):
+            continue
         means = [(mine.mean(name), SCORES[name]) for name in (x, y) if name in results.scores]
         values = [mean.value * score.factor for mean, score in means if mean is not None]
         if len(values) == 2:
@@ -240,7 +243,7 @@ def _columns(row: dict[str, Any], pictures: Path) -> list[tuple[str, Image.Image
     if not all(path.is_file() for path in files.values()):
         return []
     missed = f" (missed: {', '.join(row['failed'])})" if row["failed"] else ""
-    words = {"source": row["source"] or "a real image", "edited": f"→ {row['target']}{missed}"}
+    words = {"source": row["source"] or "a real image", "edited": f"edit: {row['target']}{missed}"}
     shown = []
     for name, path in files.items():
         with Image.open(path) as image:

@@ -164,7 +164,7 @@ def _hands(plan: Plan, folder: Path, count: int) -> Iterator[_Here | _Pool]:
         dtype=plan.dtype,
         metrics=dict(plan.metrics),
         thresholds=load_thresholds(_manifest(plan)),
-        pictures=folder / "pictures" if plan.pictures else None,
+        pictures=folder / "pictures" if plan.keep_pictures else None,
         threads=1 if processes > 1 else 0,
     )
     if processes == 1:

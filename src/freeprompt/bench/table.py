@@ -50,6 +50,15 @@ class Results:
         return tuple(dict.fromkeys(row["track"] for row in self.rows))
 
     @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Methods in order of appearance, whatever their settings."""
+        return tuple(dict.fromkeys(row["contender"]["method"] for row in self.rows))
+
+    def using(self, method: str) -> "Results":
+        """Keep one method with all its settings."""
+        return self.where(lambda row: row["contender"]["method"] == method)
+
+    @cached_property
     def scores(self) -> tuple[str, ...]:
         """Scores that at least one row has, in the order of `SCORES`."""
         there = {name for row in self.rows for name, v in row["scores"].items() if v is not None}

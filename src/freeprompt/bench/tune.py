@@ -6,11 +6,11 @@ declare; the best on each track is kept.
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from freeprompt.bench.contenders import BASELINES
 from freeprompt.bench.items import TRACKS
 from freeprompt.bench.plan import Plan
 from freeprompt.bench.table import Results, value
@@ -90,7 +90,7 @@ def tuning_plan(plan: Plan, trials: int, seed: int = 0) -> Plan:
     trying = [
         replace(contender, parameters={**contender.parameters, **settings})
         for contender in plan.contenders
-        if contender.method not in BASELINES
+        if contender.edits
         for settings in candidates(contender.method, trials, seed)
     ]
     return replace(plan, contenders=tuple(trying), data=replace(plan.data, split="tune"))
@@ -117,14 +117,15 @@ def best_settings(results: Results) -> dict[tuple[str, str], Settings]:
     chosen: dict[tuple[str, str], Settings] = {}
     for track in TRACKS:
         there = results.on(track)
-        for method in dict.fromkeys(row["contender"]["method"] for row in there.rows):
-            mine = there.where(lambda row, name=method: row["contender"]["method"] == name)  # type: ignore[misc]
-            best = max(mine.labels, key=lambda label, mine=mine: _merit(mine.by(label)))  # type: ignore[misc]
+        for method in there.methods:
+            mine = there.using(method)
+            best = max(mine.labels, key=partial(_merit, mine))
             chosen[method, track] = mine.by(best).rows[0]["contender"]["parameters"]
     return chosen
 
 
-def _merit(results: Results) -> tuple[float, float, float]:
+def _merit(everyone: Results, label: str) -> tuple[float, float, float]:
+    results = everyone.by(label)
     right = [value(row, "right") or 0.0 for row in results.rows]
     met = [5.0 if row["error"] else float(len(row["failed"])) for row in results.rows]
     return -float(results.errors), sum(right) / len(right), -sum(met) / len(met)

@@ -12,17 +12,18 @@ from PIL import Image
 
 from freeprompt.api import Editor, EditResult, load
 from freeprompt.api.provenance import versions
-from freeprompt.bench.contenders import Contender
+from freeprompt.bench.contenders import PICTURES, Contender
 from freeprompt.bench.fields import Panel, load_panel
 from freeprompt.bench.items import Item, SceneItem
 from freeprompt.bench.store import Row
 from freeprompt.bench.truth import Thresholds, truth_scores
-from freeprompt.errors import FreepromptWarning
+from freeprompt.errors import FreepromptWarning, ImageError
 from freeprompt.images import fit, resize, save_png
 from freeprompt.inversion import INVERSIONS
 from freeprompt.judge import Judge
 from freeprompt.methods import FPE, METHODS
 from freeprompt.models.fingerprint import fingerprint
+from freeprompt.picture import open_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ class Worker:
             scores |= truth
         return {
             **extra,
-            "scores": {**scores, **_cost(made.result)},
+            "scores": {**scores, **(_cost(made.result) if contender.method != PICTURES else {})},
             "provenance": made.result.provenance.to_dict() if made.result else None,
             "pictures": self._kept(made, key),
         }
@@ -149,6 +150,10 @@ class Worker:
                 return Made(source=source, edited=ideal, result=None)
             case "plain":  # a method that shares nothing
                 return self._edited(item, contender, FPE(share=0))
+            case "pictures":
+                source = self._source(item, contender)
+                edited = found_picture(item, **contender.parameters)
+                return Made(source=source, edited=resize(edited, source.size), result=None)
             case name:
                 return self._edited(item, contender, METHODS[name].build(contender.parameters))
 
@@ -199,6 +204,36 @@ class Worker:
             if not path.exists():
                 save_png(picture, path, {})
         return names
+
+
+def found_picture(item: Item, folder: str, strip: bool) -> Image.Image:
+    """Find the edit of an item that was made elsewhere.
+
+    Args:
+        item: The item.
+        folder: Where the edits are, named like the item's image or `ID.png`.
+        strip: Whether each is a row of pictures whose last, square one is the edit.
+
+    Raises:
+        ImageError: if there is none, or it is not what `strip` says: read wrongly, a plain picture
+            would be scored without complaint.
+    """
+    own = getattr(item, "path", None)
+    names = [f"{item.id}.png"]
+    if own is not None:
+        stems = [Path(*own.parts[-depth:]) for depth in (2, 1) if len(own.parts) >= depth]
+        names += [str(stem.with_suffix(end)) for stem in stems for end in (own.suffix, ".png")]
+    there = [path for path in (Path(folder) / name for name in names) if path.is_file()]
+    if not there:
+        raise ImageError(f"'{folder}' has no picture of item {item.id}, such as {names[-1]}.")
+    picture = open_image(there[0]).image
+    width, height = picture.size
+    if strip != (width >= 2 * height):
+        raise ImageError(
+            f"'{there[0]}' is {width} × {height}, "
+            + ("no strip of squares. Set strip = false." if strip else "a strip. Set strip = true.")
+        )
+    return picture.crop((width - height, 0, width, height)) if strip else picture
 
 
 def _cost(result: EditResult | None) -> dict[str, Any]:
