@@ -22,7 +22,7 @@ def refused(editor, match, error=ConfigError, **arguments):
     assert "\n" not in str(caught.value)
 
 
-TWO_BRANCH = ("fpe", "p2p", "pnp", "masactrl")
+TWO_BRANCH = ("fpe", "fpe-protect", "p2p", "pnp", "masactrl")
 DETERMINISTIC = ("ddim", "regularised", "negative-prompt", "null-text")
 
 
@@ -35,9 +35,9 @@ def make_sense(method, inversion):
         return inversion == "edit-friendly"
     if method in TWO_BRANCH:
         return True
-    if method == "diffedit":
+    if method in ("diffedit", "pix2pix-zero"):
         return inversion in DETERMINISTIC
-    return None  # not this table's business
+    raise AssertionError(f"{method} has no place in the table")
 
 
 @pytest.mark.parametrize("inversion", list(INVERSIONS))
@@ -45,8 +45,6 @@ def make_sense(method, inversion):
 def test_every_pair_is_allowed_or_refused_with_a_reason(method, inversion):
     sense = make_sense(method, inversion)
     pair = resolve(method, inversion, {})
-    if sense is None:
-        pytest.skip("tested where the method is")
     if sense:
         check_pair(*pair, photo(), True, SOURCE, 7.5, "")
     else:
@@ -231,3 +229,20 @@ def test_recorded_maps_go_with_edit_friendly_noises(editor):
 
 def test_errors_are_freeprompts_own():
     assert issubclass(ConfigError, FreepromptError) and fp.methods.FPE().replay
+
+
+@pytest.mark.parametrize("method", ["fpe", "diffedit", "pix2pix-zero"])
+def test_proximal_guidance_reaches_every_method_that_takes_null_embeddings(editor, method):
+    plain, proximal = (
+        editor.edit(
+            TARGET,
+            image=photo(),
+            source=SOURCE,
+            method=method,
+            inversion="negative-prompt",
+            proximal=quantile,
+            steps=2,
+        )
+        for quantile in (0, 0.9)
+    )
+    assert not same(plain.images[0], proximal.images[0])

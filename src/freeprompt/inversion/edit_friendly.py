@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from freeprompt.core import DDIM, Control, Model, Stochastic, Trajectory, step_count
+from freeprompt.core import DDIM, Control, Model, Run, Stochastic, Trajectory, step_count
 from freeprompt.core.loop import Callback, Progress, State
 from freeprompt.core.params import param
 from freeprompt.inversion.base import INVERSIONS, Inversion
@@ -66,21 +66,15 @@ class EditFriendlyInversion(Inversion):
         controls: Sequence[Control] = (),
         callback: Callback | None = None,
     ) -> Trajectory:
-        first = step_count(steps, self.skip)
-        scale = self.source_guidance if prompt else 1.0
-        rows, null = source_rows(scale), model.encode_text([""])
-        text = model.encode_text([prompt]) if scale > 0 else null
-        embeddings = rows.embeddings({"source": text}, null)
+        first, scale = step_count(steps, self.skip), self.source_guidance if prompt else 1.0
         base = model.schedule(steps)
+        source = _Source(model, base, prompt, scale)
         zs = [torch.zeros_like(clean)] * steps
         schedule = Stochastic(base=base, noises=torch.cat(zs), eta=self.eta)
         path = noised(base, clean, seed)  # in denoising order
-        with model.attach(controls, rows) as run:
+        with model.attach(controls, source.rows) as run:
             for i in range(first, steps):
-                batch = rows.spread({"source": path[i]})
-                with run.at(i, (clean.shape[-2], clean.shape[-1])):
-                    answer = model.predict(batch, base.timesteps[i], embeddings)
-                noise = rows.guide(base.noise(batch, answer, i), scale)["source"]
+                noise = source.noise(run, path[i], i)
                 zs[i] = schedule.noise_between(path[i], path[i + 1], noise, i)
                 if i + 1 < steps:  # what rounding makes of it; the image itself stays
                     path[i + 1] = schedule.step_with(path[i], noise, zs[i], i)
@@ -98,6 +92,23 @@ class EditFriendlyInversion(Inversion):
             guidance=scale,
             provenance={"steps": steps, "seed": seed, **self.to_dict()},
         )
+
+
+class _Source:
+    """The noise that the network predicts in the source, guided by the source's own prompt."""
+
+    def __init__(self, model: Model, base: DDIM, prompt: str, scale: float):
+        self.model, self.base, self.scale = model, base, scale
+        self.rows, null = source_rows(scale), model.encode_text([""])
+        text = model.encode_text([prompt]) if scale > 0 else null
+        self.embeddings = self.rows.embeddings({"source": text}, null)
+
+    def noise(self, run: Run, x: Tensor, step: int) -> Tensor:
+        """Return the noise predicted in `x` at the beginning of a step."""
+        batch = self.rows.spread({"source": x})
+        with run.at(step, (x.shape[-2], x.shape[-1])):
+            answer = self.model.predict(batch, self.base.timesteps[step], self.embeddings)
+        return self.rows.guide(self.base.noise(batch, answer, step), self.scale)["source"]
 
 
 def noised(base: DDIM, clean: Tensor, seed: int) -> list[Tensor]:

@@ -118,6 +118,7 @@ class Pix2PixZero(Method):
                 text={"target": moved},
                 null=null,
                 rows=task.shape(TARGET),
+                controls=task.guides(),
                 guidance=task.guidance,
                 start=i,
                 stop=i + 1,
