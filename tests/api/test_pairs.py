@@ -213,6 +213,12 @@ def test_skipping_everything_is_said(editor):
     assert same(result.images[0], result.inverted.restore_size(result.inverted.round_trip))
 
 
+def test_an_empty_window_on_noises_is_no_plain_generation(editor):
+    with told() as messages:
+        editor.edit(TARGET, image=photo(), inversion="edit-friendly", steps=3, share=0)
+    assert any("held by the inversion's noises alone" in m for m in messages)
+
+
 def test_recorded_maps_go_with_edit_friendly_noises(editor):
     """The tape has the steps that are run, and the same edit again needs no more."""
     given = {"method": "fpe", "record": "inversion", "steps": 3}

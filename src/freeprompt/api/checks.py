@@ -241,13 +241,21 @@ def _recorded(tape: Tape | None, record: Record, model: Model, steps: range) -> 
     return tape is not None and all(key in tape.tensors for key in wanted)
 
 
+def _without_acting(method: Method, task: Task) -> str:
+    """Say what a method makes in which nothing acts."""
+    if not isinstance(method, TwoBranch):
+        return "the source itself"
+    noisy = task.trajectory is not None and task.trajectory.noises is not None
+    return "held by the inversion's noises alone" if noisy else "plain generations"
+
+
 def notes_on(method: Method, task: Task, outcome: Outcome) -> tuple[str, ...]:
     """Say what the user should know of an edit that may not be one, and warn of it."""
     notes = []
     if task.source.strip().casefold() in {t.strip().casefold() for t in task.targets}:
         notes.append(f"The target prompt {task.source!r} is the source prompt: nothing to edit.")
     if not outcome.acted:
-        made = "plain generations" if isinstance(method, TwoBranch) else "the source itself"
+        made = _without_acting(method, task)
         notes.append(
             f"The method's window or selection is empty, so the targets are {made}: nothing was "
             "edited."
