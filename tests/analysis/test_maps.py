@@ -152,6 +152,18 @@ def test_looking_changes_no_byte_of_an_edit(editor, method, parameters, real):
         assert same(maps.image, plain.source)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_denoiser_is_looked_at_uncompiled(editor, in_place):
+    """torch.compile cannot trace an observer: an internal error of its own would come instead."""
+    pipe = small_sd()
+    if in_place:
+        pipe.unet.compile(backend="eager")
+    else:
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+    found = attention(fp.Editor(pipe, name="compiled"), by_step=True)
+    assert np.array_equal(found.numpy(), attention(editor, by_step=True).numpy())
+
+
 def test_nothing_is_left_behind(editor):
     before = state_of(editor.pipe)
     attention(editor, target=TARGETS)

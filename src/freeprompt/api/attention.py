@@ -1,6 +1,7 @@
 """`Editor.attention`: what a model's attention does while it draws, walks along or edits."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ def attention(
 ) -> AttentionMaps:
     """Collect attention maps while a picture is generated, a real one walked along, or edited.
 
-    The picture is bit for bit the one that is made without looking. A real image is inverted with
+    The picture is bit for bit the one that is made without looking; a compiled denoiser is run
+    uncompiled meanwhile, which may round otherwise. A real image is inverted with
     `prompt`, and the network is looked at along its trajectory, at guidance 1. With `target`, an
     edit is watched, source and targets side by side, each with its own words; the source of a real
     image is seen only in the steps in which the method reads it.
@@ -129,14 +131,15 @@ def attention(
         seed=checked_seed(seed),
         callback=callback,
     )
-    if image is not None:
-        mine = {name: value for name, value in parameters.items() if name in via.specs()}
-        inverted = run.inverted(image, how, inversion, mine)
-        start: dict[str, Any] = {"image": inverted, "native": True}
-        return run.edited(how, start) if targets else run.walked(inverted)
-    size = self._generated_size(width, height)
-    start = {"source": prompt, "latents": latents, "width": size[0], "height": size[1]}
-    return run.edited(how, start) if targets else run.generated(size, latents)
+    with _uncompiled(self.pipe.unet):
+        if image is not None:
+            mine = {name: value for name, value in parameters.items() if name in via.specs()}
+            inverted = run.inverted(image, how, inversion, mine)
+            start: dict[str, Any] = {"image": inverted, "native": True}
+            return run.edited(how, start) if targets else run.walked(inverted)
+        size = self._generated_size(width, height)
+        start = {"source": prompt, "latents": latents, "width": size[0], "height": size[1]}
+        return run.edited(how, start) if targets else run.generated(size, latents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +297,12 @@ class _Run:
             **more,
         }
         return AttentionMaps(prompt=prompt, role=role, image=image, settings=settings, **found)
+
+
+def _uncompiled(denoiser: Any) -> AbstractContextManager[Any]:
+    """Run what torch.compile has wrapped as it is: it cannot trace the collecting of maps."""
+    compiled = hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None)
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def _seen(inverted: InvertedImage) -> Image.Image:
