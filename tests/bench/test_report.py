@@ -107,6 +107,19 @@ def test_where_ours_loses_is_said(store, tmp_path) -> None:
     assert "-30.0 [" in text
 
 
+def test_an_uneven_table_says_so(store, tmp_path) -> None:
+    write_markdown(build(store), tmp_path / "even.md")
+    with store.writing() as writer:
+        writer.append(row("fpe (tuned)", "77", 1.0))
+    write_markdown(build(store), tmp_path / "uneven.md")
+    words = "Not every contender has been tried on the same items"
+    assert words not in (tmp_path / "even.md").read_text()
+    text = (tmp_path / "uneven.md").read_text()
+    assert words in text
+    assert "They have no item in common yet" in text
+    assert "**fpe (tuned)**" in text
+
+
 def test_the_page_needs_nothing_else(store, tmp_path) -> None:
     write_html(build(store), tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()

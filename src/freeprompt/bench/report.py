@@ -70,6 +70,11 @@ def _opening(about: dict[str, Any]) -> Iterator[Block]:
 def _track(results: Results, track: str, pictures: Path) -> Iterator[Block]:
     name = TITLES[track]
     yield Heading(name)
+    if not results.even:
+        yield Text(
+            "Not every contender has been tried on the same items yet, so these means do not "
+            "compare; let the run go on. Comparisons of two use the items that both have."
+        )
     yield _leaderboard(results)
     if results.judged:
         yield from _where_lost(results)
@@ -95,9 +100,7 @@ def _leaderboard(results: Results) -> Table:
         mine = results.by(label)
         cells = [_shown(mine.mean(name), name, results.judged) for name in names]
         rows.append((label, *cells, str(len(mine.rows)), str(mine.errors or "")))
-    strong = frozenset(
-        i for i, row in enumerate(rows) if not _baseline(results, row[0]) and row[0] == OURS
-    )
+    strong = frozenset(i for i, row in enumerate(rows) if _method(results, row[0]) == OURS)
     heads = [SCORES[name].head for name in names]
     return Table(("method", *heads, "edits", "errors"), tuple(rows), strong)
 
@@ -157,16 +160,27 @@ def _baseline(results: Results, label: str) -> bool:
     return is_baseline(results.by(label).rows[0])
 
 
+def _method(results: Results, label: str) -> str:
+    return str(results.by(label).rows[0]["contender"]["method"])
+
+
 def _where_lost(results: Results) -> Iterator[Block]:
-    """Compare our method with the best of the others, kind by kind and criterion by criterion."""
+    """Compare our method, in each of its settings, with the best of the others."""
     methods = _methods(results)
-    ours = next((label for label in methods if label == OURS), None)
-    rivals = [label for label in methods if label.split(" ")[0] != OURS]
-    if ours is None or not rivals:
+    rivals = [label for label in methods if _method(results, label) != OURS]
+    for ours in (label for label in methods if _method(results, label) == OURS):
+        for best in rivals[:1]:
+            yield Heading(f"{ours} against {best}, the best of the others", 3)
+            yield from _duel(results, ours, best)
+
+
+def _duel(results: Results, ours: str, best: str) -> Iterator[Block]:
+    """Compare two contenders on shared items, as a whole and kind by kind."""
+    try:
+        whole = results.compared(ours, best, "right")
+    except ConfigError:  # a run that is not finished: they share no item yet
+        yield Text("They have no item in common yet.")
         return
-    best = rivals[0]
-    yield Heading(f"{ours} against {best}, the best of the others", 3)
-    whole = results.compared(ours, best, "right")
     verdict = "no clear difference"
     if whole.clear:
         verdict = "ahead" if whole.difference.value > 0 else "behind"
@@ -175,22 +189,17 @@ def _where_lost(results: Results) -> Iterator[Block]:
         f"Over the same items, {ours} is right {gap} percentage points more often: {verdict} "
         f"({whole.wins} won, {whole.losses} lost, {whole.ties} alike)."
     )
-    rows = []
-    for cell in results.cells:
-        part = results.of(cell)
-        paired = part.compared(ours, best, "right")
-        missed = part.by(ours).misses.most_common(2)
-        reasons = ", ".join(f"{name} ({count})" for name, count in missed)
-        rows.append(
-            (
-                cell,
-                _shown(part.by(ours).mean("right"), "right", False),
-                _shown(part.by(best).mean("right"), "right", False),
-                _shown(paired.difference, "right"),
-                reasons or "–",
-            )
-        )
-    yield Table(("kind", ours, best, "difference", f"what {ours} misses most"), tuple(rows))
+    rows = tuple(_duel_row(results.of(cell), cell, ours, best) for cell in results.cells)
+    yield Table(("kind", ours, best, "difference", f"what {ours} misses most"), rows)
+
+
+def _duel_row(part: Results, cell: str, ours: str, best: str) -> tuple[str, ...]:
+    if not {ours, best} <= set(part.labels):
+        return (cell, "–", "–", "–", "–")
+    paired = part.compared(ours, best, "right")
+    missed = [f"{name} ({count})" for name, count in part.by(ours).misses.most_common(2)]
+    shown = [SCORES["right"].show(value) for value in (paired.first, paired.second)]
+    return (cell, *shown, _shown(paired.difference, "right"), ", ".join(missed) or "–")
 
 
 def _plots(results: Results, track: str) -> Iterator[Block]:
@@ -234,7 +243,8 @@ def _examples(results: Results, track: str, pictures: Path) -> Iterator[Block]:
         for what, rows in zip(("best", "worst"), results.by(label).examples(EXAMPLES), strict=True):
             columns = [column for row in rows for column in _columns(row, pictures)]
             if columns:
-                image = side_by_side(columns, height=128)
+                image = side_by_side(columns, height=96)
+                image = image.quantize(192, dither=Image.Dither.NONE)  # a third of the bytes
                 yield Photo(f"{track}-{number:02d}-{what}", image, f"{label}: {what}")
 
 

@@ -65,6 +65,11 @@ class Results:
         return tuple(name for name in SCORES if name in there)
 
     @property
+    def even(self) -> bool:
+        """Whether every contender was tried on the same items."""
+        return len({frozenset(r["item"] for r in self.by(name).rows) for name in self.labels}) <= 1
+
+    @property
     def judged(self) -> bool:
         """Whether there is a truth to score against."""
         return "right" in self.scores
