@@ -338,6 +338,8 @@ class TestScorers:
             View(case=color, source=picture(scene), plain=[], edited=[picture(scene)])
         )[0]
         assert (undone["success"], undone["stays"], undone["kept"]) == (0, 1, 1)
+        assert undone["drift"] == 0
+        assert scores["drift"] > 25  # black to coral
         away = JudgeScorer()(
             View(case=color, source=picture(scene), plain=[], edited=[picture(moved)])
         )[0]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from freeprompt.analysis.tasks import Case
-from freeprompt.judge import Judge, Reading
+from freeprompt.judge import Judge, Reading, delta_e
 
 Kind = Literal["rate", "mean"]
 Scores = dict[str, float]
@@ -59,7 +59,8 @@ class JudgeScorer:
     Measures: `success`, the edited attribute reads as wanted; `stays`, it reads as in the source;
     `wanted`, the judge's probability of the wanted value; `iou`, of the subject's mask with the
     source's (nan where the source has none); `kept`, the share of the other attributes that read
-    as in the source; `recognised`, the source shows what its prompt says.
+    as in the source; `drift`, how far the subject's mean colour is from the source's, as CIE 1976
+    ΔE (nan where either has no mask); `recognised`, the source shows what its prompt says.
     """
 
     name = "judge"
@@ -70,6 +71,7 @@ class JudgeScorer:
         "wanted": "mean",
         "iou": "mean",
         "kept": "mean",
+        "drift": "mean",
         "recognised": "rate",
     }
 
@@ -78,8 +80,14 @@ class JudgeScorer:
 
     def __call__(self, view: View) -> list[Scores]:
         source, *edited = self.judge.read([view.source, *view.edited])
-        pairs = zip(view.case.wanted, edited, strict=True)
-        return [_judged(view.case, wanted, source, reading) for wanted, reading in pairs]
+        before = _mean_color(view.source, source.mask)
+        return [
+            {
+                **_judged(view.case, wanted, source, reading),
+                "drift": float(delta_e(before, _mean_color(picture, reading.mask))),
+            }
+            for wanted, reading, picture in zip(view.case.wanted, edited, view.edited, strict=True)
+        ]
 
 
 def _judged(case: Case, wanted: str, source: Reading, edited: Reading) -> Scores:
@@ -96,6 +104,14 @@ def _judged(case: Case, wanted: str, source: Reading, edited: Reading) -> Scores
             source.subject == case.subject and getattr(source, case.attribute) == case.value
         ),
     }
+
+
+def _mean_color(picture: Image.Image, mask: npt.NDArray[np.bool_]) -> Floats:
+    """Return the mean colour under a mask in 0..255, (3,); nan under an empty one."""
+    if not mask.any():
+        return np.full(3, math.nan)
+    mean: Floats = np.asarray(picture.convert("RGB"), np.float64)[mask].mean(0)
+    return mean
 
 
 def iou(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:

@@ -1,5 +1,6 @@
 """The paper's studies as lists of interventions: layers, windows and words."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -140,7 +141,10 @@ def estimates(rows: Sequence[Row], scorer: Scorer) -> dict[str, Estimate]:
     """Return every measure with its interval over seeds."""
     seeds = [row.seed for row in rows]
     return {
-        name: (rate if kind == "rate" else mean)([row.scores[name] for row in rows], seeds)
+        # a score that was added later is unknown of older rows
+        name: (rate if kind == "rate" else mean)(
+            [row.scores.get(name, math.nan) for row in rows], seeds
+        )
         for name, kind in scorer.measures.items()
     }
 

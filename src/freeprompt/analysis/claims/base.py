@@ -236,12 +236,17 @@ RECOGNISED = "sources that show their prompt, as the judge reads them"
 
 
 def edits_table(
-    context: Context, title: str, cells: Sequence[Cell], *, baseline: Cell | None = None
+    context: Context,
+    title: str,
+    cells: Sequence[Cell],
+    *,
+    baseline: Cell | None = None,
+    measures: Sequence[str] = ("success", "iou", "stays"),
 ) -> list[Table]:
     """Run cells on all pairs, and return tables of their measures.
 
     One table for all pairs, one for each attribute, and one for the pairs whose source shows what
-    its prompt says. With a baseline, rows have the paired differences to it.
+    its prompt says. With a baseline, rows have the paired differences in `measures` to it.
     """
     lab = context.laboratory()
     every = [*cells, *([baseline] if baseline is not None else [])]
@@ -250,7 +255,9 @@ def edits_table(
     for suffix, attribute, recognised in GROUPS:
         other = None if baseline is None else chosen(results.rows(baseline), attribute, recognised)
         rows = {
-            cell.label: _figures(chosen(results.rows(cell), attribute, recognised), other, context)
+            cell.label: _figures(
+                chosen(results.rows(cell), attribute, recognised), other, measures, context
+            )
             for cell in cells
         }
         tables.append(Table(title=f"{title}{suffix}", rows=rows))
@@ -270,13 +277,16 @@ def recognised_table(context: Context) -> Table:
 
 
 def _figures(
-    rows: Sequence[Row], baseline: Sequence[Row] | None, context: Context
+    rows: Sequence[Row],
+    baseline: Sequence[Row] | None,
+    measures: Sequence[str],
+    context: Context,
 ) -> dict[str, Figure]:
     found = estimates(rows, context.scorer)
     figures: dict[str, Figure] = {}
-    for name in ("success", "iou", "stays", "kept", "wanted"):
+    for name in dict.fromkeys((*measures, "kept", "wanted")):
         figures[name] = found[name]
-        if baseline is not None and name in ("success", "iou", "stays"):
+        if baseline is not None and name in measures:
             figures[f"Δ {name}"] = difference(
                 [row.scores[name] for row in rows],
                 [row.scores[name] for row in baseline],

@@ -19,7 +19,7 @@ from freeprompt.analysis.claims.base import (
 from freeprompt.analysis.statistics import Estimate
 from freeprompt.images import write_json
 
-_BRIEF = ("success", "iou", "stays", "pairs")
+_BRIEF = ("success", "iou", "drift", "stays", "pairs")
 
 HEAD = """# The paper's claims, tested on emoji-sd
 
