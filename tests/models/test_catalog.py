@@ -13,8 +13,9 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from freeprompt.errors import ConfigError, ModelError, UnknownModel
-from freeprompt.models import CATALOG, Entry, load_pipeline
-from freeprompt.models.catalog import load_sites, resolve_device, resolve_dtype
+from freeprompt.models import CATALOG, Entry, adapt, load_pipeline
+from freeprompt.models.devices import resolve_device, resolve_dtype
+from freeprompt.models.loading import load_sites
 from freeprompt.models.tiny import tiny_sd
 from freeprompt.models.unet import latent_side
 from freeprompt.models.walk import unet_sites
@@ -183,11 +184,11 @@ def test_a_folder_without_an_index_is_no_pipeline(tmp_path):
     assert "save_pretrained()" in message
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_an_empty_file_is_no_model(tmp_path):
     path = tmp_path / "model.safetensors"
     path.touch()
     message = refusal(path)
-    assert f"{str(path)!r} is a file" in message and "from_single_file" in message
+    assert f"{str(path)!r} holds no weights" in message and "download" in message
 
 
 def test_pickled_weights_are_refused(pipe, tmp_path):
@@ -198,8 +199,116 @@ def test_pickled_weights_are_refused(pipe, tmp_path):
     torch.save(pipe.text_encoder.state_dict(), encoder / "pytorch_model.bin")
     assert len(list(tmp_path.rglob("*.bin"))) == 3 and not list(tmp_path.rglob("*.safetensors"))
     message = refusal(tmp_path)
-    assert repr(str(tmp_path)) in message and "reads safetensors weights" in message
-    assert "safetensors" in message.partition("from that folder: ")[2].partition(" freeprompt ")[0]
+    assert repr(str(tmp_path)) in message and "is a pickle" in message
+    assert "--allow-pickle" in message
+    allowed = load_pipeline(tmp_path, device="cpu", allow_pickle=True)
+    assert torch.equal(allowed.unet.conv_in.weight, pipe.unet.conv_in.weight)
+    assert torch.equal(answer(allowed), answer(pipe))
+
+
+def test_a_pickle_in_a_folder_runs_no_code(saved, copy, tmp_path):
+    mark = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    unet = copy / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save({"conv_in.weight": Bomb()}, unet / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError):
+        load_pipeline(copy, device="cpu", allow_pickle=True)
+    assert not mark.exists()
+
+
+def test_code_in_a_folder_is_not_run(copy, tmp_path):
+    """A pipeline class of its own is Python code beside the weights."""
+    mark = tmp_path / "ran"
+    (copy / "pipeline.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(
+        json.dumps({**index, "_class_name": ["pipeline", "Evil"]})
+    )
+    refusal(copy)
+    assert not mark.exists()
+
+
+def rename(folder, part, stem, name):
+    next((folder / part).glob("*.safetensors")).rename(folder / part / f"{stem}.{name}")
+
+
+@pytest.fixture
+def half(copy):
+    """A folder of which all weights are of variant fp16."""
+    rename(copy, "unet", "diffusion_pytorch_model", "fp16.safetensors")
+    rename(copy, "vae", "diffusion_pytorch_model", "fp16.safetensors")
+    rename(copy, "text_encoder", "model", "fp16.safetensors")
+    return copy
+
+
+def test_a_variant_is_loaded_and_has_to_be_named(pipe, half):
+    loaded = load_pipeline(half, device="cpu", variant="fp16")
+    assert torch.equal(loaded.unet.conv_in.weight, pipe.unet.conv_in.weight)
+    message = refusal(half)
+    assert "diffusion_pytorch_model.fp16.safetensors" in message and "--variant" in message
+
+
+def test_a_variant_that_is_not_there_names_those_that_are(copy, half):
+    shutil.copy(
+        half / "unet" / "diffusion_pytorch_model.fp16.safetensors",
+        half / "unet" / "diffusion_pytorch_model.safetensors",
+    )
+    assert "There are: the plain one, fp16" in refusal(half, variant="bf16") or "no weights" in (
+        refusal(half, variant="bf16")
+    )
+
+
+def test_weights_in_several_files(copy):
+    """Large models are cut into shards."""
+    unet = copy / "unet"
+    whole = load_file(unet / "diffusion_pytorch_model.safetensors")
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    names = sorted(whole)
+    places = {}
+    for i, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        file = f"diffusion_pytorch_model-0000{i}-of-00002.safetensors"
+        save_file({name: whole[name] for name in part}, unet / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    path = unet / "diffusion_pytorch_model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    loaded = load_pipeline(copy, device="cpu").unet
+    assert torch.equal(loaded.conv_in.weight, whole["conv_in.weight"])
+
+
+def test_a_weight_of_another_shape_is_told_before_anything_is_loaded(copy):
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.bias"] = torch.zeros(7)
+    save_file(weights, path, metadata={"format": "pt"})
+    assert "conv_in.bias of unet has the shape [7], and its config asks for [16]" in refusal(copy)
+
+
+@pytest.fixture
+def cached(saved, tmp_path, monkeypatch):
+    """A copy of the model in the Hub's cache, as an earlier download leaves it."""
+    home = tmp_path / "models--someone--tiny"
+    shutil.copytree(saved, home / "snapshots" / ("a" * 40))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_what_was_downloaded_before_loads_without_a_network(pipe, cached, offline):
+    loaded = load_pipeline("someone/tiny", device="cpu", offline=offline)
+    assert torch.equal(loaded.unet.conv_in.weight, pipe.unet.conv_in.weight)
+    assert load_sites("someone/tiny", offline=offline)[1] == 8
+
+
+def test_offline_says_what_was_not_downloaded():
+    assert "could not be fetched from the Hub" in refusal("someone/other", offline=True)
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
@@ -268,6 +377,17 @@ def test_the_catalogue_knows_what_is_here(saved):
     assert Entry(summary="", licence="", size=64, source=saved).embedded
     for name, entry in CATALOG.items():
         assert entry.summary and entry.licence and entry.size % 8 == 0, name
+        assert 1 <= entry.steps <= 50 and entry.guidance >= 0, name
+        assert not isinstance(entry.source, str) or entry.source.count("/") == 1
+
+
+@pytest.mark.parametrize("name", [name for name, entry in CATALOG.items() if entry.embedded])
+def test_what_the_catalogue_says_of_a_model_is_so(name):
+    """Family and size are what the adapter finds in it."""
+    model = adapt(load_pipeline(name, device="cpu"), name)
+    assert model.native_size == CATALOG[name].size
+    xl = type(model).__name__ == "SDXLModel"
+    assert xl == (CATALOG[name].family == "sdxl")
 
 
 # sites without weights

@@ -34,22 +34,26 @@ from freeprompt.models import adapt, load_pipeline
 from freeprompt.picture import ImageInput, Picture, open_image
 
 
-def load(model: str | Path, *, device: str = "auto", dtype: str = "auto") -> "Editor":
+def load(
+    model: str | Path, *, device: str = "auto", dtype: str = "auto", **reading: Any
+) -> "Editor":
     """Load a model and return an editor for it.
 
     Args:
-        model: A catalogue name (`freeprompt models` lists them), a folder in diffusers layout, or
-            a Hub id such as `owner/name`.
+        model: A catalogue name (`freeprompt models` lists them), a folder in diffusers layout, a
+            single file in the original layout of SD 1, SD 2 or SDXL, or a Hub id (`owner/name`).
         device: `auto` takes cuda, then mps, then cpu; or any torch device.
         dtype: `auto` takes float16 on cuda and float32 elsewhere. `float32` on `cpu` is exact and
             reproducible to the byte.
+        **reading: How its files are read, and what is added to it: `variant`, `config`, `offline`,
+            `allow_pickle`, `lora`, `embedding`, as in `freeprompt.models.load_pipeline`.
 
     Raises:
-        UnknownModel: if it is none of the three.
+        UnknownModel: if it is none of the four.
         ModelError: if it cannot be read, fetched or edited with.
         ConfigError: for a device or dtype that does not exist here.
     """
-    return Editor(load_pipeline(model, device=device, dtype=dtype), name=str(model))
+    return Editor(load_pipeline(model, device=device, dtype=dtype, **reading), name=str(model))
 
 
 class Editor:

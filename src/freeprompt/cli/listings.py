@@ -98,7 +98,7 @@ def sites(
     from freeprompt.core import Sites
     from freeprompt.core.sites import KINDS
     from freeprompt.errors import ConfigError
-    from freeprompt.models.catalog import load_sites
+    from freeprompt.models.loading import load_sites
 
     if kind not in (*KINDS, "all"):
         raise ConfigError(f"--kind must be one of {', '.join(KINDS)}, all; got {kind!r}.")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freeprompt.errors import ConfigError
+from freeprompt.errors import ConfigError, UnsupportedModel
 
 Prediction = Literal["epsilon", "v_prediction"]
 Spacing = Literal["leading", "trailing"]
@@ -88,8 +88,11 @@ class DDIM:
         keys that are missing get Stable Diffusion's values, and clipping is never switched on.
 
         Raises:
+            UnsupportedModel: for a scheduler of another kind of noise than diffusion in discrete
+                time, such as flow matching.
             ConfigError: for a prediction type or beta schedule that DDIM cannot serve.
         """
+        _check_kind(config)
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction"):
             raise ConfigError(
@@ -97,6 +100,8 @@ class DDIM:
                 "'epsilon' and 'v_prediction'."
             )
         spacing = config.get("timestep_spacing", "leading")
+        if "original_inference_steps" in config:  # a consistency model: steps begin at pure noise
+            spacing = "trailing"
         return cls(
             steps=steps,
             prediction=prediction,
@@ -220,6 +225,23 @@ class DDIM:
         """
         before, after = self.levels(step)
         return _move(x, noise, after, before)
+
+
+def _check_kind(config: Mapping[str, Any]) -> None:
+    """Refuse schedulers whose noise levels are not those of betas: they would be read as SD's."""
+    betas = {"beta_start", "beta_schedule", "trained_betas"} & set(config)
+    kinds = {
+        "flow matching": config.get("use_flow_sigmas")
+        or (not betas and {"shift", "use_dynamic_shifting"} & set(config)),
+        "noise levels of its own (EDM)": not betas and {"sigma_data", "sigma_max"} & set(config),
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise UnsupportedModel(
+                f"The checkpoint's scheduler ({config.get('_class_name', 'unnamed')}) works with "
+                f"{kind}, not with diffusion over discrete timesteps, which DDIM editing needs. "
+                "Use a checkpoint of Stable Diffusion 1, 2 or XL."
+            )
 
 
 def sd_betas() -> Tensor:

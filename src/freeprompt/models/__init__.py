@@ -4,8 +4,9 @@ The only package, with `freeprompt.train`, that imports diffusers and transforme
 a model is built or loaded.
 """
 
-from freeprompt.models.catalog import CATALOG, Entry, load_pipeline
+from freeprompt.models.catalog import CATALOG, Entry
 from freeprompt.models.families import adapt
+from freeprompt.models.loading import load_pipeline
 from freeprompt.models.seam import attach, restored
 from freeprompt.models.unet import UNetModel
 

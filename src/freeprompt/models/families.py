@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from freeprompt.core import DDIM
 from freeprompt.errors import UnsupportedModel
 from freeprompt.models.sdxl import SDXLModel
 from freeprompt.models.unet import UNetModel
@@ -16,6 +17,7 @@ def adapt(pipe: Any, name: str) -> UNetModel:
 
     Raises:
         UnsupportedModel: if the family has no adapter; the message says which parts it looked at.
+        ConfigError: if its scheduler cannot be converted to DDIM.
     """
     kind = type(pipe).__name__
     if getattr(pipe, "text_encoder_2", None) is not None and pipe.text_encoder is None:
@@ -49,6 +51,7 @@ def adapt(pipe: Any, name: str) -> UNetModel:
             f"{pipe.vae.config.latent_channels}: an inpainting or instruction model, not a "
             "text-to-image one. Use the text-to-image checkpoint it was made from."
         )
+    DDIM.from_config(pipe.scheduler.config, 1)  # read once here: what cannot be used is told now
     return SDXLModel(pipe, name) if xl else UNetModel(pipe, name)
 
 

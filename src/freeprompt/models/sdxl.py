@@ -69,4 +69,4 @@ class SDXLModel(UNetModel):
         height, width = (side * self.granularity for side in x.shape[-2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], device=x.device, dtype=x.dtype)
         added = {"text_embeds": text.extras[POOLED], "time_ids": sizes.expand(len(x), -1)}
-        return {"added_cond_kwargs": added}
+        return {**super().conditions(x, text), "added_cond_kwargs": added}

@@ -74,6 +74,7 @@ def tiny_sdxl(
     channels: tuple[int, int, int] = (16, 16, 32),
     heads: int = 2,
     width: int = 32,
+    second_width: int | None = None,
     transformers: tuple[int, int, int] = (1, 1, 2),
     vae_channels: tuple[int, ...] = (8, 8, 8, 8),
 ) -> Any:
@@ -88,6 +89,7 @@ def tiny_sdxl(
         channels: Channels of the three UNet levels, each divisible by 8.
         heads: Attention heads.
         width: Width of each text encoder.
+        second_width: Width of the second one, where it is to differ.
         transformers: Transformer blocks per attention at each level; SDXL has 1, 2 and 10.
         vae_channels: Channels of the VAE levels; their number sets the pixels a latent cell.
     """
@@ -96,7 +98,8 @@ def tiny_sdxl(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizers = [tiny_tokenizer() for _ in range(2)]
-        texts = [_text_encoder(tokenizers[0], width), _text_encoder(tokenizers[1], width, width)]
+        second = width if second_width is None else second_width
+        texts = [_text_encoder(tokenizers[0], width), _text_encoder(tokenizers[1], second, second)]
         unet = UNet2DConditionModel(
             sample_size=sample_size,
             block_out_channels=channels,
@@ -105,12 +108,12 @@ def tiny_sdxl(
             down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
             up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
             transformer_layers_per_block=transformers,
-            cross_attention_dim=2 * width,
+            cross_attention_dim=width + second,
             attention_head_dim=heads,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=width + 6 * 8,
+            projection_class_embeddings_input_dim=second + 6 * 8,
         )
         vae = _vae(vae_channels, sample_size)
     pipe = StableDiffusionXLPipeline(
