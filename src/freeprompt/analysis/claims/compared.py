@@ -17,6 +17,7 @@ METHODS_COMPARED: tuple[Cell, ...] = (
     PLAIN,
     using("fpe", "fpe"),
     using("fpe, share 0.4", "fpe", share=0.4),
+    using("fpe, all layers", "fpe", sites="self:all"),
     using("p2p", "p2p"),
     using("p2p, share 0.8", "p2p", share=0.8),
     using("p2p, self only, share 0.8", "p2p", share=0.8, self_only=True),
