@@ -52,6 +52,7 @@ bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performanc
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/attention_maps.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/materialised.py
 
 pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
 	$(BIN)/python tools/draw_methods.py $(ARGS)

@@ -204,9 +204,9 @@ COMMAND = [sys.executable, "-m", "freeprompt", "bench", "run"]
 def command_plan(folder: Path, model: Path, processes: int) -> list[str]:
     folder.mkdir(exist_ok=True)
     (folder / "plan.toml").write_text(
-        f'model = "{model}"\ndevice = "cpu"\nprocesses = {processes}\n'
+        f'model = "{model}"\ndevice = "cpu"\nprocesses = {processes}\nbaselines = ["ideal"]\n'
         '[data]\ncells = ["color", "none"]\nlimit = 2\n[metrics]\nlpips = ""\n'
-        '[[grid]]\nmethod = ["fpe", "sdedit"]\nsteps = 4\n'
+        '[[grid]]\nmethod = ["copy", "fpe", "sdedit"]\nsteps = 4\n'
     )
     return [*COMMAND, str(folder / "plan.toml"), "-o", str(folder / "run")]
 
@@ -233,5 +233,5 @@ def test_a_killed_run_goes_on(model, tmp_path) -> None:
     subprocess.run(command, check=True)
     lines = store.path.read_bytes().splitlines()
     keys = [json.loads(line)["key"] for line in lines]
-    assert len(keys) == len(set(keys)) == 4 * 4 + 4 * 5
+    assert len(keys) == len(set(keys)) == 4 * 3 + 4 * 4
     assert store.path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
