@@ -4,10 +4,20 @@ The only package, with `freeprompt.train`, that imports diffusers and transforme
 a model is built or loaded.
 """
 
+from freeprompt.models.adapters import adapted
 from freeprompt.models.catalog import CATALOG, Entry
 from freeprompt.models.families import adapt
 from freeprompt.models.loading import load_pipeline
 from freeprompt.models.seam import attach, restored
 from freeprompt.models.unet import UNetModel
 
-__all__ = ["CATALOG", "Entry", "UNetModel", "adapt", "attach", "load_pipeline", "restored"]
+__all__ = [
+    "CATALOG",
+    "Entry",
+    "UNetModel",
+    "adapt",
+    "adapted",
+    "attach",
+    "load_pipeline",
+    "restored",
+]

@@ -4,7 +4,7 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 
 from freeprompt.core import Site
 from freeprompt.errors import ConfigError, FreepromptError, ModelError, UnknownModel, unknown
+from freeprompt.models.adapters import add_adapters
 from freeprompt.models.catalog import CATALOG
 from freeprompt.models.devices import resolve_device, resolve_dtype
 from freeprompt.models.folder import check_folder
@@ -52,6 +53,8 @@ def load_pipeline(
     config: str | Path | None = None,
     offline: bool = False,
     allow_pickle: bool = False,
+    lora: Sequence[str | Path] = (),
+    embedding: Sequence[str | Path] = (),
 ) -> Any:
     """Load a diffusers pipeline.
 
@@ -68,17 +71,26 @@ def load_pipeline(
             configs and tokenizers count; or sd1, sd2, sd2-base, sdxl.
         offline: Keep to what has been downloaded before.
         allow_pickle: Read pickles (.ckpt, .bin, .pt), of which only tensors are taken.
+        lora: LoRA files to add, each with its weight behind a colon (`style.safetensors:0.8`) if
+            it is not 1.
+        embedding: Textual inversions to add, each with its token before an equals sign
+            (`<cat>=cat.safetensors`) if it is not the one in the file.
 
     Raises:
         UnknownModel: if it is none of the four.
         ModelError: if it cannot be read or fetched; the message says why.
         ConfigError: for a device or dtype that does not exist, or an option that the model has no
             use for.
+        MissingDependency: if a LoRA is given and peft is not installed.
     """
+    for name, given in (("lora", lora), ("embedding", embedding)):
+        if isinstance(given, str | Path):
+            raise ConfigError(f"{name} takes a list of files; got {given!r}. Write [{given!r}].")
     how = Reading(variant=variant, config=config, offline=offline, allow_pickle=allow_pickle)
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
     pipe = _opened(model, how, kind)
+    add_adapters(pipe, lora, embedding, allow_pickle)
     try:
         pipe.to(where)
     except RuntimeError as error:

@@ -117,9 +117,11 @@ def _pickled(path: Path, allowed: bool) -> Stored:
 
 
 def _tensors(found: Any) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name; many keep them under `state_dict`."""
+    """Return the tensors of a checkpoint by name; many keep them under a name of their own."""
     while isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
+    if isinstance(found, dict) and isinstance(found.get("string_to_param"), dict):
+        found = {"emb_params": found["string_to_param"].get("*")}  # a textual inversion
     items = found.items() if isinstance(found, dict) else ()
     return {str(name): value for name, value in items if isinstance(value, Tensor)}
 
