@@ -24,8 +24,6 @@ MAX_PIXELS = 100_000_000
 
 Stream = io.BufferedReader | io.BytesIO
 Array = np.ndarray[Any, Any]
-ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | Array
-
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,12 +62,16 @@ class Picture:
         return self.image.size
 
 
+ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | Array | Picture
+
+
 def open_image(image: ImageInput) -> Picture:
     """Read any image and turn it into an upright 8-bit sRGB picture.
 
     Args:
-        image: A file name, the bytes of a file, a PIL image (never modified), or a numpy array
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or float in [0, 1].
+        image: A file name, the bytes of a file, a PIL image (never modified), a numpy array
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or float in [0, 1];
+            or a `Picture`, which is returned as it is.
 
     Returns:
         The picture, with a note for each thing that was changed.
@@ -78,6 +80,8 @@ def open_image(image: ImageInput) -> Picture:
         ImageError: if it is missing, not an image, damaged, empty, or above `MAX_PIXELS`.
     """
     match image:
+        case Picture():
+            return image
         case Image.Image():
             return _from_memory(image, [])
         case np.ndarray():

@@ -17,6 +17,7 @@ from freeprompt.cli import (
     map_vs_values,
     probe,
     search,
+    studio,
     train,
     world,
 )
@@ -50,6 +51,7 @@ app.command("edit")(edit.edit)
 app.command("invert")(invert.invert)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
+app.command("studio")(studio.studio)
 app.command("attention")(attention.attention)
 app.command("map-vs-values")(map_vs_values.map_vs_values)
 app.command("probe")(probe.probe)

@@ -1,0 +1,299 @@
+"""The tab that edits."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from freeprompt.api import EditResult
+from freeprompt.errors import FreepromptError
+from freeprompt.inversion import INVERSIONS
+from freeprompt.methods import METHODS
+from freeprompt.picture import open_image
+from freeprompt.studio.controls import panel
+from freeprompt.studio.jobs import Failed, Step
+from freeprompt.studio.parts import QUEUE, SHOWN, bar, large, problem, seen
+from freeprompt.studio.recipe import Recipe
+from freeprompt.studio.service import Service
+
+OWN = "the method's own"
+EXAMPLES = (
+    ("a red car on the street", "a blue car on the street", "fpe"),
+    ("a dog standing in the park", "a rabbit standing in the park", "fpe"),
+    ("a horse standing on the beach", "a horse standing in the snow", "sdedit"),
+)
+
+
+class EditTab:
+    """Controls and results of the edit tab.
+
+    Args:
+        service: The model.
+    """
+
+    def __init__(self, service: Service):
+        self.service = service
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                self._wishes()
+            with gr.Column(scale=3, min_width=320):
+                self._results()
+        self._wire()
+
+    def _wishes(self) -> None:
+        self.source = gr.Textbox(
+            EXAMPLES[0][0],
+            label="Source prompt",
+            info="Of the picture to start from; with an image of your own what it shows, if known.",
+            elem_id="source",
+        )
+        with gr.Accordion("Start from an image of your own", open=False):
+            self.image = gr.File(
+                label="Image", file_types=["image"], type="filepath", height=110, elem_id="image"
+            )
+            self.look = gr.Image(
+                label="Your image", interactive=False, visible=False, height=200, format="png"
+            )
+            self.mask = gr.File(
+                label="Mask: white where it may change (fpe-protect, diffedit)",
+                file_types=["image"],
+                type="filepath",
+                height=110,
+                elem_id="mask",
+            )
+        self.image_problem = problem("image-problem")
+        self.targets = gr.Textbox(
+            EXAMPLES[0][1],
+            label="Target prompts",
+            info="One a line; all share the source.",
+            lines=2,
+            elem_id="targets",
+        )
+        self.target_problem = problem("target-problem")
+        self.method = gr.Dropdown(list(METHODS), value="fpe", label="Method", elem_id="method")
+        with gr.Row():
+            self.steps = gr.Slider(1, 200, value=50, step=1, label="Steps", elem_id="steps")
+            self.guidance = gr.Slider(
+                0, 20, value=7.5, step=0.1, label="Guidance", elem_id="guidance"
+            )
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
+        with gr.Accordion("Parameters of the method", open=False):
+            self.parameters = panel(METHODS, "fpe")
+        with gr.Accordion("Inversion of an image", open=False):
+            self.inversion = gr.Dropdown([OWN, *INVERSIONS], value=OWN, label="Inversion")
+            self.inverting = panel(INVERSIONS, OWN)
+            self.negative = gr.Textbox("", label="Negative prompt", lines=1)
+        self.problem = problem("edit-problem")
+        with gr.Row():
+            self.go = gr.Button("Edit", variant="primary", elem_id="edit-go")
+            self.stop = gr.Button("Stop", variant="stop", elem_id="edit-stop")
+        gr.Examples(
+            [list(row) for row in EXAMPLES],
+            [self.source, self.targets, self.method],
+            label="Examples, which work at once",
+            cache_examples=False,
+        )
+
+    def _results(self) -> None:
+        self.status = gr.HTML(bar("Nothing has been edited yet.", 0), elem_id="edit-status")
+        self.preview = gr.Image(
+            label="As it forms",
+            interactive=False,
+            visible=False,
+            height=SHOWN,
+            format="png",
+            elem_id="preview",
+        )
+        self.slider = gr.ImageSlider(
+            label="Source and first edit",
+            format="png",
+            interactive=False,
+            max_height=SHOWN + 40,
+            elem_id="before-after",
+        )
+        self.gallery = gr.Gallery(
+            label="Source and edits", format="png", columns=3, height="auto", elem_id="gallery"
+        )
+        self.facts = gr.Markdown(elem_id="facts")
+        self.files = gr.File(
+            label="Download: PNGs with their recipe inside",
+            file_count="multiple",
+            interactive=False,
+            elem_id="files",
+        )
+        with gr.Accordion("The same edit elsewhere", open=False):
+            self.command = gr.Code(
+                label="Command line", language="shell", interactive=False, elem_id="command"
+            )
+            self.python = gr.Code(
+                label="Python", language="python", interactive=False, elem_id="python"
+            )
+        with gr.Accordion("Provenance", open=False):
+            self.provenance = gr.Code(label="Provenance", language="json", interactive=False)
+
+    def _wire(self) -> None:
+        private = {"api_visibility": "private"}
+        self.method.change(
+            self.parameters.shown, self.method, list(self.parameters.groups.values()), **private
+        )
+        self.inversion.change(
+            self.inverting.shown, self.inversion, list(self.inverting.groups.values()), **private
+        )
+        self.image.change(self._opened, self.image, [self.look, self.image_problem], **private)
+        self.inputs = [
+            self.source,
+            self.image,
+            self.mask,
+            self.targets,
+            self.method,
+            self.steps,
+            self.guidance,
+            self.seed,
+            self.inversion,
+            self.negative,
+            *self.parameters.components,
+            *self.inverting.components,
+        ]
+        outputs = [
+            self.status,
+            self.preview,
+            self.slider,
+            self.gallery,
+            self.facts,
+            self.files,
+            self.command,
+            self.python,
+            self.provenance,
+            self.problem,
+            self.image_problem,
+            self.target_problem,
+        ]
+        running = self.go.click(
+            self._edit,
+            self.inputs,
+            outputs,
+            concurrency_limit=1,
+            concurrency_id=QUEUE,
+            show_progress="minimal",
+            show_progress_on=self.status,
+            **private,
+        )
+        self.stop.click(
+            self._stopped,
+            None,
+            [self.status, self.preview],
+            cancels=[running],
+            **private,
+        )
+
+    def _stopped(self, request: gr.Request) -> tuple[Any, Any]:
+        self.service.halt(request.session_hash)
+        return bar("Stopped.", 0), gr.update(visible=False)
+
+    @staticmethod
+    def _opened(path: str | None) -> tuple[Any, Any]:
+        """Show an uploaded image, or say why it is none."""
+        if path is None:
+            return gr.update(visible=False), seen("")
+        try:
+            return gr.update(value=open_image(path).image, visible=True), seen("")
+        except FreepromptError as error:
+            return gr.update(visible=False), seen(str(error))
+
+    def recipe(self, values: Sequence[Any]) -> Recipe:
+        """Return what the controls ask for."""
+        fixed, rest = values[:10], list(values[10:])
+        source, image, mask, targets, method, steps, guidance, seed, inversion, negative = fixed
+        cut = len(self.parameters.components)
+        via = None if inversion == OWN else inversion
+        parameters = self.parameters.given(method, rest[:cut])
+        if via is not None:
+            parameters |= self.inverting.given(via, rest[cut:])
+        return Recipe(
+            model=self.service.model,
+            targets=[line.strip() for line in (targets or "").splitlines() if line.strip()],
+            source=(source or "").strip() or None,
+            image=image,
+            mask=mask,
+            method=method,
+            inversion=via,
+            steps=int(steps),
+            guidance=float(guidance),
+            negative=(negative or "").strip(),
+            seed=int(seed or 0),
+            parameters=parameters,
+        )
+
+    def _edit(self, request: gr.Request, *values: Any) -> Iterator[Mapping[Any, Any]]:
+        recipe = self.recipe(values)
+        clean = {
+            self.problem: seen(""),
+            self.image_problem: seen(""),
+            self.target_problem: seen(""),
+        }
+        yield {self.status: bar("Starting", 0), **clean}
+        for item in self.service.edit(recipe, request.session_hash):
+            if isinstance(item, Step):
+                update = {self.status: bar(item.text, item.share)}
+                if item.preview is not None:
+                    update[self.preview] = gr.update(value=large(item.preview), visible=True)
+                yield update
+            elif isinstance(item, Failed):
+                hidden = gr.update(visible=False)
+                yield {
+                    self.status: bar("There is no result.", 0),
+                    self.preview: hidden,
+                    self._beside(item.sentence): seen(item.sentence),
+                }
+            else:
+                yield self._shown(item.value, recipe)
+
+    def _beside(self, sentence: str) -> Any:
+        """Return the place nearest to the control that a sentence speaks of."""
+        said = sentence.lower()
+        if "target prompt" in said:
+            return self.target_problem
+        if "image" in said.split(".")[0] or "mask" in said.split(".")[0]:
+            return self.image_problem
+        return self.problem
+
+    def _shown(self, result: EditResult, recipe: Recipe) -> Mapping[Any, Any]:
+        before = result.inverted.picture.image if result.inverted else result.source
+        pictures = [(large(before), "source")]
+        if result.inverted is not None and result.inverted.reconstructed:
+            label = f"reconstruction, {result.inverted.psnr:.1f} dB"
+            pictures.append((large(result.source), label))
+        edits = zip(result.images, result.targets, strict=True)
+        pictures += [(large(image), target) for image, target in edits]
+        p = result.provenance
+        return {
+            self.status: bar(f"Done in {p.seconds:.1f} s.", 1),
+            self.preview: gr.update(visible=False),
+            self.slider: (large(before), large(result.images[0])),
+            self.gallery: pictures,
+            self.facts: _facts(result),
+            self.files: [f for f in self.service.keep(result) if f.endswith(".png")],
+            self.command: recipe.command(),
+            self.python: recipe.python(),
+            self.provenance: json.dumps(p.to_dict(), indent=2, ensure_ascii=False),
+        }
+
+
+def _facts(result: EditResult) -> str:
+    """Say in a few lines what the edit did and what it cost."""
+    p = result.provenance
+    lines = [
+        f"**{p.method}** on {p.model}, {p.size[0]} x {p.size[1]} pixels: {p.sample_forwards} "
+        f"sample-forwards, {p.seconds:.1f} s."
+    ]
+    if p.edited_pairs:
+        lines.append(
+            f"Attention was edited in {len(p.edited_sites)} layers x {p.edited_steps} steps."
+        )
+    if result.inverted is not None and result.inverted.reconstructed:
+        lines.append(
+            f"The inversion alone leads back to the image with {result.inverted.psnr:.1f} dB "
+            "against the autoencoder's round trip; below 20 dB an edit loses the source."
+        )
+    return "\n\n".join([*lines, *(f"Note: {note}" for note in p.notes)])

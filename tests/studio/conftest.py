@@ -1,0 +1,126 @@
+"""One studio on a tiny model, and a real browser to use it with."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ["no_proxy"] = "127.0.0.1,localhost"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+HOW = (
+    "no Chromium found: 'make browser' installs it on Debian; elsewhere install Chromium and put "
+    "it on the PATH"
+)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+
+
+@pytest.fixture(scope="package")
+def service(tmp_path_factory):
+    pytest.importorskip("gradio")
+    from freeprompt.api import load
+    from freeprompt.studio.service import Service
+
+    results = tmp_path_factory.mktemp("results")
+    (results / "run").mkdir()
+    (results / "run" / "report.html").write_text("<h1>Leaderboard of a test</h1>")
+    Image.new("RGB", (80, 40), "teal").save(results / "run" / "search.png")
+    made = Service(editor=load("tiny-sd", device="cpu"), model="tiny-sd", results=results)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="package")
+def address(service):
+    from freeprompt.studio.page import launch
+
+    page, address = launch(service, wait=False)
+    yield address
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="package")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip(HOW)
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A page in a browser, with everything that went wrong on it."""
+
+    def __init__(self, page, address):
+        self.page, self.address = page, address
+        self.errors, self.abroad = [], []
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", self._asked)
+        self.open()
+
+    def _said(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def _asked(self, request):
+        if not request.url.startswith((self.address, "data:", "blob:")):
+            self.abroad.append(request.url)
+
+    def open(self):
+        self.page.goto(self.address)
+        self.page.locator("#edit-go").wait_for(timeout=60_000)
+
+    def tab(self, name):
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def write(self, place, text):
+        box = self.page.locator(f"#{place} textarea, #{place} input[type=number]").first
+        box.fill(str(text))
+        box.blur()
+
+    def edit(self, target="a blue cat", source="a red dog", steps=3):
+        self.write("source", source)
+        self.write("targets", target)
+        self.write("steps", steps)
+        self.page.locator("#edit-go").click()
+
+    def status(self, text, place="edit-status"):
+        self.page.locator(f"#{place}").get_by_text(text).wait_for(timeout=120_000)
+
+    def see(self, text):
+        self.page.get_by_text(text).first.wait_for(timeout=120_000)
+
+
+@pytest.fixture
+def visitors(chromium, address):
+    """Make visitors; afterwards none of them has met an error or fetched anything from abroad."""
+    made = []
+
+    def visit(width=1400, height=1000, **more):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **more)
+        made.append(Visitor(context.new_page(), address))
+        return made[-1]
+
+    yield visit
+    for visitor in made:
+        visitor.page.context.close()
+    assert [visitor.errors for visitor in made] == [[] for _ in made]
+    assert [visitor.abroad for visitor in made] == [[] for _ in made]
+
+
+@pytest.fixture
+def visitor(visitors):
+    return visitors()
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path

@@ -1,0 +1,190 @@
+"""The page in a real browser: every tab's main path, and what people do to pages."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+# gradio's own; the server answers while the test waits, under the test's filters
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def test_an_edit_and_its_files(visitor, tmp_path, monkeypatch):
+    """The derived command line gives the same image byte for byte."""
+    visitor.edit()
+    visitor.status("Done in")
+    visitor.see("sample-forwards")
+    page = visitor.page
+    with page.expect_download() as loading:
+        page.locator("#files a").first.click()
+    downloaded = Path(loading.value.path()).read_bytes()
+    page.get_by_text("The same edit elsewhere").click()
+    command = page.locator("#command .cm-content").inner_text()
+    python = page.locator("#python .cm-content").inner_text()
+    compile(python, "copied", "exec")
+    from freeprompt.cli.app import app
+
+    words = shlex.split(command)
+    assert words[0] == "freeprompt"
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert (tmp_path / "out" / "a-blue-cat.png").read_bytes() == downloaded
+
+
+def test_an_image_of_ones_own(visitor, photo, tmp_path, monkeypatch):
+    page = visitor.page
+    page.get_by_text("Start from an image of your own").click()
+    page.locator("#image input[type=file]").set_input_files(photo)
+    page.get_by_text("photo.png").first.wait_for()
+    visitor.edit(source="", target="a cat\na green dog")
+    visitor.status("Done in")
+    visitor.see("The inversion alone leads back to the image with")
+    assert page.locator("#gallery img").count() >= 4  # source, reconstruction, two edits
+    page.get_by_text("The same edit elsewhere").click()
+    command = page.locator("#command .cm-content").inner_text()
+    assert "--image photo.png" in command
+    from freeprompt.cli.app import app
+
+    with page.expect_download() as loading:
+        page.locator("#files a").first.click()
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False).exit_code == 0
+    assert Path("out/a-cat.png").read_bytes() == Path(loading.value.path()).read_bytes()
+
+
+def broken(path):
+    path.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+
+
+def huge(path):
+    Image.fromarray(np.zeros((12_000, 12_000), dtype=np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(("make", "said"), [(broken, "bad.png"), (huge, "megapixels")])
+def test_a_bad_image(visitor, tmp_path, make, said):
+    page = visitor.page
+    page.get_by_text("Start from an image of your own").click()
+    make(tmp_path / "bad.png")
+    page.locator("#image input[type=file]").set_input_files(tmp_path / "bad.png")
+    page.locator("#image-problem").get_by_text(said).wait_for()
+
+
+def test_wrong_wishes_are_answered_beside_their_control(visitor):
+    page = visitor.page
+    visitor.edit(target="")
+    page.locator("#target-problem").get_by_text("no target prompt").wait_for()
+    visitor.edit(target="a cat", source="")
+    page.locator("#edit-problem").get_by_text("There is nothing to edit").wait_for()
+    page.get_by_text("Parameters of the method").click()
+    page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:3-99")
+    visitor.edit()
+    page.locator("#edit-problem").get_by_text("self:3-99").wait_for()
+    page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:7")
+    visitor.edit()
+    visitor.status("Done in")
+    assert page.locator("#edit-problem").is_hidden()
+
+
+def test_stopped_in_the_middle_and_used_again(visitor, service):
+    visitor.edit(steps=200)
+    visitor.status("of 200")
+    visitor.page.locator("#edit-stop").click()
+    visitor.status("Stopped.")
+    visitor.edit(steps=2)
+    visitor.status("Done in")
+
+
+def test_reloaded_during_a_job(visitor):
+    visitor.edit(steps=60)
+    visitor.status("of 60")
+    visitor.open()
+    visitor.errors.clear()  # the browser's own complaint that a stream was cut
+    visitor.edit(steps=2)
+    visitor.status("Done in")
+
+
+def test_two_users_at_once(visitors):
+    first, second = visitors(), visitors()
+    first.edit(target="a blue cat", steps=20)
+    second.edit(target="a green horse", steps=3)
+    second.status("Done in")
+    first.status("Done in")
+    for one, target in ((first, "a-blue-cat"), (second, "a-green-horse")):
+        assert target in one.page.locator("#files").inner_text()
+
+
+def test_compare(visitor):
+    visitor.tab("Compare")
+    page = visitor.page
+    visitor.write("compare-steps", 6)
+    page.locator("#compare-go").click()
+    page.locator("#compare-grid img").wait_for(timeout=120_000)
+    page.get_by_text("masactrl").first.wait_for()
+
+
+def test_attention(visitor):
+    visitor.tab("Attention")
+    page = visitor.page
+    visitor.write("attention-steps", 3)
+    page.locator("#attention-go").click()
+    page.locator("#word-source img").wait_for(timeout=120_000)
+    page.locator("#word-target img").wait_for()
+    page.locator("#word-source img").click(position={"x": 60, "y": 60})
+    page.locator("#looks-source img").wait_for()
+    page.get_by_role("button", name="Make a film over the steps").click()
+    page.locator("#film img").wait_for(timeout=120_000)
+
+
+def test_layers(visitor):
+    visitor.tab("Layers")
+    page = visitor.page
+    visitor.write("layers-steps", 2)
+    page.get_by_role("button", name="All", exact=True).click()
+    page.locator("#layer-strip input").nth(0).wait_for()
+    page.locator("#layers-go").click()
+    page.locator("#layers-pair img").first.wait_for(timeout=120_000)
+    boxes = page.locator("#layer-strip input")
+    assert boxes.count() == 16
+    assert all(boxes.nth(i).is_checked() for i in range(16))
+    boxes.nth(0).click()
+    page.get_by_text("self:2,3,4,5,6,7,8,9,10,11,12,13,14,15,16").wait_for(timeout=120_000)
+
+
+def test_scoreboard(visitor):
+    visitor.tab("Scoreboard")
+    page = visitor.page
+    page.get_by_label("Report", exact=True).click()
+    page.get_by_role("option", name="run/report.html").click()
+    page.frame_locator("#report-page iframe").get_by_text("Leaderboard of a test").wait_for()
+
+
+def test_a_narrow_screen(visitors):
+    """At 390 pixels nothing is wider than the screen, in light and in dark."""
+    for scheme in ("light", "dark"):
+        visitor = visitors(width=390, height=844, color_scheme=scheme)
+        for name in ("Edit", "Compare", "Attention", "Layers", "Scoreboard"):
+            tab = visitor.page.get_by_role("tab", name=name, exact=True)
+            if not tab.is_visible():  # the narrow page keeps some behind a menu
+                continue
+            tab.click()
+            width = visitor.page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 390, name
+
+
+def test_by_keyboard(visitor):
+    """From the target prompt on, the button is reached and pressed without a mouse."""
+    visitor.write("steps", 2)
+    page = visitor.page
+    page.locator("#targets textarea").focus()
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "edit-go":
+            break
+    else:
+        pytest.fail("the Edit button cannot be reached by Tab")
+    page.keyboard.press("Enter")
+    visitor.status("Done in")

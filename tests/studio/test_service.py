@@ -1,0 +1,171 @@
+"""What the page stands on, without a browser: jobs, recipes, controls, refusals, the interface."""
+
+import shlex
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("gradio")
+
+from freeprompt.api.provenance import Provenance
+from freeprompt.cli import studio as command
+from freeprompt.core import Progress
+from freeprompt.errors import ConfigError
+from freeprompt.inversion import INVERSIONS
+from freeprompt.methods import METHODS
+from freeprompt.studio.controls import panel
+from freeprompt.studio.jobs import Desk, Done, Failed, Step
+from freeprompt.studio.page import check_address
+from freeprompt.studio.recipe import Recipe
+
+
+def steps(count, between=lambda: None):
+    def work(callback):
+        for i in range(count):
+            callback(Progress("edit", i, count, {}))
+            between()
+        return count
+
+    return work
+
+
+class TestDesk:
+    def test_steps_and_then_the_result(self):
+        told = list(Desk(10).run(steps(3)))
+        assert [type(item) for item in told] == [Step, Step, Step, Done]
+        assert told[-1].value == 3
+        assert told[0].text == "editing: step 1 of 3"
+        assert told[2].share == 1
+
+    def test_an_error_is_a_sentence(self):
+        def wrong(callback):
+            raise ConfigError("share must be smaller.")
+
+        def broken(callback):
+            raise ZeroDivisionError("division by zero")
+
+        assert list(Desk(10).run(wrong)) == [Failed("share must be smaller.")]
+        (failed,) = Desk(10).run(broken)
+        assert "ZeroDivisionError" in failed.sentence
+        assert "goes on working" in failed.sentence
+
+    def test_the_time_limit(self):
+        told = list(Desk(0.05).run(steps(1000, lambda: time.sleep(0.01))))
+        assert "longer than 0.05 seconds" in told[-1].sentence
+        assert len(told) < 100
+
+    def test_only_the_owner_halts_a_job(self):
+        desk, going = Desk(10), threading.Event()
+        running = desk.run(steps(500, lambda: time.sleep(0.005)), owner="a")
+        assert isinstance(next(running), Step)
+        desk.halt("b")
+        assert isinstance(next(running), Step)
+        desk.halt("a")
+        going.set()
+        assert "stopped" in list(running)[-1].sentence
+
+    def test_the_next_job_ends_one_that_nobody_reads(self):
+        desk, busy, most = Desk(10), [], []
+
+        def slow(callback):
+            busy.append(1)
+            most.append(len(busy))
+            try:
+                return steps(1000, lambda: time.sleep(0.005))(callback)
+            finally:
+                busy.pop()
+
+        abandoned = desk.run(slow)
+        next(abandoned)
+        began = time.monotonic()
+        assert list(desk.run(steps(2)))[-1] == Done(2)
+        assert time.monotonic() - began < 2
+        assert max(most) == 1
+
+
+class TestRecipe:
+    def recipe(self, **more):
+        return Recipe(model="tiny-sd", targets=["a 'blue' cat"], source="a red dog", **more)
+
+    def test_the_command_says_what_the_arguments_say(self):
+        recipe = self.recipe(
+            method="p2p", steps=3, seed=5, guidance=4.5, parameters={"mode": "replace"}
+        )
+        words = shlex.split(recipe.command())
+        assert words[:3] == ["freeprompt", "edit", "a 'blue' cat"]
+        pairs = dict(zip(words[3::2], words[4::2], strict=True))
+        assert pairs["--set"] == "mode=replace"
+        assert (pairs["--steps"], pairs["--seed"], pairs["--guidance"]) == ("3", "5", "4.5")
+        assert recipe.arguments()["mode"] == "replace"
+
+    def test_an_upload_is_named_as_its_owner_named_it(self):
+        recipe = self.recipe(image="somewhere/uploads/my photo.png")
+        assert "--image 'my photo.png'" in recipe.command()
+        assert "image='my photo.png'" in recipe.python()
+
+    def test_the_python_runs(self, service, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        exec(self.recipe(steps=2).python(), {})
+        assert Provenance.from_png("out/a-blue-cat.png").steps == 2
+
+
+class TestControls:
+    @pytest.mark.parametrize("registry", [METHODS, INVERSIONS])
+    def test_every_parameter_has_one_with_its_range_and_help(self, registry):
+        import gradio as gr
+
+        with gr.Blocks(analytics_enabled=False):
+            made = panel(registry, next(iter(registry)))
+        wanted = [(name, key) for name, cls in registry.items() for key in cls.specs()]
+        assert list(made.fields) == wanted
+        for (owner, key), component in zip(made.fields, made.components, strict=True):
+            spec = registry[owner].specs()[key]
+            assert component.info == spec.help
+            assert component.value == registry[owner]().to_dict()[key]
+            if isinstance(component, gr.Slider):
+                assert (component.minimum, component.maximum) == (spec.low, spec.high)
+
+    def test_only_what_was_changed_is_given(self):
+        import gradio as gr
+
+        with gr.Blocks(analytics_enabled=False):
+            made = panel(METHODS, "fpe")
+        values = list(made.defaults)
+        values[made.fields.index(("fpe", "share"))] = 0.5
+        values[made.fields.index(("p2p", "cross"))] = 0.9
+        assert made.given("fpe", values) == {"share": 0.5}
+        assert made.given("p2p", values) == {"cross": 0.9}
+        assert made.given("sdedit", values) == {}
+
+
+class TestAddress:
+    def test_others_need_a_password(self):
+        with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0.*--auth name:password"):
+            check_address("0.0.0.0", None)
+        check_address("0.0.0.0", ("me", "secret"))
+        check_address("127.0.0.1", None)
+
+    @pytest.mark.parametrize("auth", ["me", "me:", ":secret", ""])
+    def test_half_a_password(self, auth):
+        with pytest.raises(ConfigError, match="name:password"):
+            command.parse_auth(auth)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_functions_over_http(address, photo):
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False)
+    listed = client.predict(api_name="/methods")
+    assert list(listed) == list(METHODS)
+    assert client.predict("fpe", api_name="/parameters")["share"]["default"] == 0.8
+    path, provenance = client.predict(
+        target="a blue cat", source="a red dog", steps=2, api_name="/edit"
+    )
+    assert Provenance.from_png(path).targets == ("a blue cat",)
+    assert provenance["steps"] == 2
+    with pytest.raises(Exception, match="steps"):
+        client.predict(target="a blue cat", source="a red dog", steps=0, api_name="/edit")
+    uploaded = handle_file(str(photo))
+    assert uploaded["orig_name"] == "photo.png"
