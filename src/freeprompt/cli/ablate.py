@@ -9,6 +9,7 @@ import typer
 
 from freeprompt.cli import show
 from freeprompt.cli.counting import counter
+from freeprompt.cli.loading import loads_model
 
 if TYPE_CHECKING:
     from freeprompt.analysis.laboratory import Laboratory
@@ -53,7 +54,7 @@ class Setting:
         from freeprompt.analysis.laboratory import Laboratory
         from freeprompt.analysis.scoring import scorer_for
         from freeprompt.analysis.tasks import edit_cases
-        from freeprompt.api import load
+        from freeprompt.cli.loading import load
 
         scorer = scorer_for(self.model, self.scorer)
         cases = edit_cases(self.pairs, per_source=self.per_source)
@@ -62,6 +63,7 @@ class Setting:
 
 
 @app.command()
+@loads_model
 def layers(
     model: Model = "emoji-sd",
     kind: Annotated[str, typer.Option(help="self or cross.")] = "self",
@@ -88,6 +90,7 @@ def layers(
 
 
 @app.command()
+@loads_model
 def windows(
     model: Model = "emoji-sd",
     sites: Annotated[str, typer.Option(help="Where maps are replaced.")] = "self:below-top",
@@ -106,6 +109,7 @@ def windows(
 
 
 @app.command()
+@loads_model
 def cross(
     model: Model = "emoji-sd",
     sites: Annotated[str, typer.Option(help="Where maps are replaced.")] = "cross:all",

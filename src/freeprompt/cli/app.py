@@ -21,6 +21,7 @@ from freeprompt.cli import (
     train,
     world,
 )
+from freeprompt.cli.loading import loads_model
 
 app = typer.Typer(
     name="freeprompt",
@@ -47,17 +48,17 @@ def root(
         raise typer.Exit
 
 
-app.command("edit")(edit.edit)
-app.command("invert")(invert.invert)
-app.command("compare")(compare.compare)
+app.command("edit")(loads_model(edit.edit))
+app.command("invert")(loads_model(invert.invert))
+app.command("compare")(loads_model(compare.compare))
 app.command("demo")(demo.demo)
 app.command("studio")(studio.studio)
-app.command("attention")(attention.attention)
-app.command("map-vs-values")(map_vs_values.map_vs_values)
-app.command("probe")(probe.probe)
+app.command("attention")(loads_model(attention.attention))
+app.command("map-vs-values")(loads_model(map_vs_values.map_vs_values))
+app.command("probe")(loads_model(probe.probe))
 app.add_typer(ablate.app, name="ablate")
 app.add_typer(search.app, name="search")
-app.command("claims")(claims.claims)
+app.command("claims")(loads_model(claims.claims))
 app.command("methods")(listings.methods)
 app.command("inversions")(listings.inversions)
 app.command("models")(listings.models)

@@ -86,8 +86,8 @@ def attention(
     )
     wanted.check()
     _check(prompt, image, target, settings, method, inversion)
-    from freeprompt.api import load
     from freeprompt.cli.edit import parse_settings
+    from freeprompt.cli.loading import load
 
     parameters: dict[str, Any] = dict(parse_settings(settings or []))
     editor = load(model, device=device, dtype=dtype)

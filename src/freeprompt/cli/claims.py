@@ -44,7 +44,7 @@ def claims(
     wanted = run.chosen(names or [])
     images = document.parent / "images" / "claims"
     if not only_write:
-        from freeprompt.api import load
+        from freeprompt.cli.loading import load
 
         given: dict[str, Any] = {"pairs": pairs, "steps": steps, "seeds": samples}
         budget = replace(

@@ -42,9 +42,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Edit one source towards TARGET with every method, in one labelled grid."""
-    from freeprompt.api import load
     from freeprompt.api.compare import chosen_methods
     from freeprompt.api.compare import compare as run
+    from freeprompt.cli.loading import load
 
     check_out(out, image, 1)
     names = chosen_methods(methods)

@@ -162,7 +162,7 @@ class Running:
 
     def edit(self, model: str, targets: list[str], **arguments: Any) -> "EditResult":
         """Load a model and edit with it under a progress bar."""
-        from freeprompt.api import load
+        from freeprompt.cli.loading import load
 
         editor = load(model, device=self.device, dtype=self.dtype or "auto")
         with show.progress(not self.as_json) as callback:

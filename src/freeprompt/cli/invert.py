@@ -36,9 +36,10 @@ def invert(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Invert an image once and save it, to edit it with `freeprompt edit --image FILE`."""
-    from freeprompt.api import checks, load
+    from freeprompt.api import checks
     from freeprompt.api.pairs import check_pair
     from freeprompt.api.saved import check_name
+    from freeprompt.cli.loading import load
     from freeprompt.inversion import INVERSIONS
     from freeprompt.picture import open_image
 

@@ -71,8 +71,12 @@ def models(as_json: AsJson = False) -> None:
             {
                 name: {
                     "summary": entry.summary,
+                    "family": entry.family,
                     "size": entry.size,
+                    "steps": entry.steps,
+                    "guidance": entry.guidance,
                     "licence": entry.licence,
+                    "source": entry.source if isinstance(entry.source, str) else None,
                     "available_offline": entry.embedded,
                 }
                 for name, entry in CATALOG.items()
@@ -80,18 +84,31 @@ def models(as_json: AsJson = False) -> None:
         )
         return
     show.print_table(
-        ("model", "pixels", "licence", "what it is"),
-        [(name, str(e.size), e.licence, e.summary) for name, e in CATALOG.items()],
+        ("model", "family", "pixels", "steps", "guidance", "licence", "what it is"),
+        [
+            (name, e.family, str(e.size), str(e.steps), f"{e.guidance:g}", e.licence, e.summary)
+            for name, e in CATALOG.items()
+        ],
     )
-    typer.echo("A folder in diffusers layout or a Hub id (owner/name) will do as well.")
+    typer.echo(
+        "A folder in diffusers layout, a single .safetensors file or a Hub id (owner/name) will do "
+        "as well."
+    )
 
 
 def sites(
-    model: Annotated[str, typer.Argument(help="Catalogue name, folder or Hub id.")],
+    model: Annotated[str, typer.Argument(help="Catalogue name, folder, file or Hub id.")],
     select: Annotated[
         str, typer.Option(help="A site expression; what it selects is marked.")
     ] = "self:below-top",
     kind: Annotated[str, typer.Option(help="self, cross, feature or all.")] = "self",
+    config: Annotated[
+        str | None,
+        typer.Option(help="Configs for a single file: a folder, or sd1, sd2, sd2-base, sdxl."),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Keep to models downloaded before.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the addresses of a model's attention layers, in execution order."""
@@ -102,7 +119,7 @@ def sites(
 
     if kind not in (*KINDS, "all"):
         raise ConfigError(f"--kind must be one of {', '.join(KINDS)}, all; got {kind!r}.")
-    known, size = load_sites(model)
+    known, size = load_sites(model, config=config, offline=offline)
     chosen = set(Sites(select).select(known, model))
     shown = [site for site in known if kind in ("all", site.kind)]
     described = [

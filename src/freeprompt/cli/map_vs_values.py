@@ -36,9 +36,9 @@ def map_vs_values(
     """Copy the source's self-attention maps, or its keys and values, and let the judge look."""
     from freeprompt.analysis import map_vs_values as study
     from freeprompt.analysis.panels import check_name, need_matplotlib, save_figure
-    from freeprompt.api import load
     from freeprompt.api.checks import checked_guidance
     from freeprompt.cli.counting import counter
+    from freeprompt.cli.loading import load
     from freeprompt.core.rows import HALVES
     from freeprompt.errors import ConfigError
     from freeprompt.models.fingerprint import fingerprint

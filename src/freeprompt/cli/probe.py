@@ -57,7 +57,7 @@ def probe(
     """Train small classifiers on attention maps and report held-out accuracy by layer and step."""
     from freeprompt.analysis.collect import Recipe, collect, evenly
     from freeprompt.analysis.probing import probing
-    from freeprompt.api import load
+    from freeprompt.cli.loading import load
     from freeprompt.images import write_json
 
     recipe = Recipe(

@@ -7,6 +7,7 @@ import typer
 
 from freeprompt.cli import ablate, show
 from freeprompt.cli.counting import counter
+from freeprompt.cli.loading import loads_model
 
 app = typer.Typer(help="Find the layers and the share to edit a model with.", no_args_is_help=True)
 
@@ -17,6 +18,7 @@ def root() -> None:
 
 
 @app.command()
+@loads_model
 def layers(
     model: ablate.Model = "emoji-sd",
     pairs: ablate.Pairs = 64,

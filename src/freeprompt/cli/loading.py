@@ -1,0 +1,74 @@
+"""Options that every command has which loads a model, in one place."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from freeprompt.api import Editor
+
+_chosen: ContextVar[dict[str, Any] | None] = ContextVar("chosen", default=None)
+
+
+def _options(
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="A LoRA to add: FILE, or FILE:WEIGHT; repeatable."),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(help="A textual inversion to add: TOKEN=FILE, or FILE; repeatable."),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Kind of weight files of a folder or Hub id, e.g. fp16.")
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="Configs for a single file: a folder, or sd1, sd2, sd2-base, sdxl."),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Keep to models downloaded before.")
+    ] = False,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Read .ckpt, .bin and .pt files: their tensors alone."),
+    ] = False,
+) -> None:
+    """Carry the options; never called."""
+
+
+SHARED = inspect.signature(_options).parameters
+
+
+def loads_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of loading; its calls of `load` will heed them."""
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        mine = {name: given.pop(name) for name in SHARED}
+        token = _chosen.set({name: value for name, value in mine.items() if value})
+        try:
+            command(**given)
+        finally:
+            _chosen.reset(token)
+
+    own = inspect.signature(command)
+    parameters = [*own.parameters.values(), *SHARED.values()]
+    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {**command.__annotations__, **_options.__annotations__}
+    return with_options
+
+
+def load(model: str, *, device: str = "auto", dtype: str = "auto") -> "Editor":
+    """Load a model as the running command was told to.
+
+    Raises:
+        FreepromptError: as `freeprompt.load` does.
+    """
+    from freeprompt.api import load
+
+    return load(model, device=device, dtype=dtype, **(_chosen.get() or {}))
