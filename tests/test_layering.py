@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "metrics": {"errors", "core", "picture", "images"},
     "analysis": ENGINE | {"world", "judge"},
     "api": ENGINE | {"analysis"},
+    "pipeline": ENGINE | {"api"},
     "judge": {"errors", "world"},
     "train": {"errors", "world", "judge"},
     "studio": EVERYTHING,
@@ -40,7 +41,7 @@ CORE_LIBRARIES = {"torch", "numpy", "einops", "safetensors", "jaxtyping"}
 BARRED = {"PIL", "diffusers", "transformers", "gradio"}
 NO_PICTURES = {"core", "inversion", "methods"}
 ADAPTED = {"diffusers", "transformers", "peft"}
-ADAPTERS = {"models", "train"}
+ADAPTERS = {"models", "train", "pipeline"}
 
 
 def files() -> list[str]:

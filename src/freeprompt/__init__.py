@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from freeprompt import errors, methods
     from freeprompt.api import Editor, EditResult, controlled, load
+    from freeprompt.pipeline import FreePromptEditingPipeline
 
 __version__ = "0.1.0"
 
-__all__ = ["EditResult", "Editor", "__version__", "controlled", "errors", "load", "methods"]
+__all__ = [
+    "EditResult",
+    "Editor",
+    "FreePromptEditingPipeline",
+    "__version__",
+    "controlled",
+    "errors",
+    "load",
+    "methods",
+]
 
 _HOME = {
     "EditResult": "freeprompt.api",
     "Editor": "freeprompt.api",
+    "FreePromptEditingPipeline": "freeprompt.pipeline",
     "controlled": "freeprompt.api",
     "load": "freeprompt.api",
     "errors": "freeprompt.errors",
