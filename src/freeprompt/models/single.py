@@ -221,8 +221,9 @@ def _scheduler(folder: Path, stored: Stored) -> Any:
         config["prediction_type"] = "v_prediction"
     if "ztsnr" in stored.shapes:
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    kind = getattr(diffusers, str(config.get("_class_name")), None)
-    if not isinstance(kind, type) or not issubclass(kind, diffusers.SchedulerMixin):
+    kind: Any = getattr(diffusers, str(config.get("_class_name")), None)
+    known = isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)
+    if not known:
         raise ModelError(f"{str(path)!r} is not the config of a scheduler.")
     return kind.from_config(config)
 

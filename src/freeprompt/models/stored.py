@@ -76,7 +76,7 @@ def open_weights(path: str | Path, *, allow_pickle: bool = False) -> Stored:
 
 def _safetensors(path: Path) -> Stored:
     try:
-        file = safe_open(path, framework="pt")  # stays open, mapped, for as long as it is read
+        file: Any = safe_open(path, framework="pt")  # stays open, mapped, while it is read
         metadata = file.metadata() or {}
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
