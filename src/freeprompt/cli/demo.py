@@ -1,7 +1,7 @@
 """`freeprompt demo`: the main job, once on a generated image and once on a real image file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 GENERATED = ("a dog standing in the park", "a rabbit standing in the park")
 REAL = "a red car on the street"
+SITES = (
+    "self:all"  # emoji-sd's finest grid has 16x16 tokens, well below the released limit of 32x32
+)
 REAL_TARGETS = ("a blue car on the street", "a red bus on the street")
 
 
@@ -43,8 +46,9 @@ def demo(
     save_png(Image.fromarray(parse_scene(REAL, seed=seed).render(256).image), photo, {})
     with show.progress() as callback:
         source, target = GENERATED
-        generated = editor.edit(target, source=source, seed=seed, callback=callback)
-        real = editor.edit(list(REAL_TARGETS), image=photo, callback=callback)
+        more: dict[str, Any] = {"sites": SITES, "callback": callback}
+        generated = editor.edit(target, source=source, seed=seed, **more)
+        real = editor.edit(list(REAL_TARGETS), image=photo, **more)
         if real.inverted is not None:
             real.inverted.reconstruct(callback)
     for name, result in (("generated", generated), ("real", real)):
