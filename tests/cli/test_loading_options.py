@@ -15,7 +15,7 @@ from freeprompt.models.tiny import tiny_sd
 
 COMMANDS = [
     *(["edit"], ["invert"], ["compare"], ["attention"], ["map-vs-values"], ["probe"], ["claims"]),
-    *(["ablate", "layers"], ["search", "layers"]),
+    *(["ablate", "layers"], ["search", "layers"], ["studio"]),
 ]
 EDIT = ["edit", "a blue cat", "--source", "a red dog", "--steps", "2", "--device", "cpu", "--json"]
 

@@ -281,6 +281,26 @@ def test_weights_in_several_files(copy):
     assert torch.equal(loaded.conv_in.weight, whole["conv_in.weight"])
 
 
+def test_a_folder_as_older_libraries_wrote_it(pipe, copy):
+    """Stable Diffusion 1.5 on the Hub has such names in its VAE and its text encoder."""
+    path = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = load_file(path)
+    for new, name in old.items():
+        a, b = f"attentions.0.{new}.", f"attentions.0.{name}."
+        weights = {key.replace(a, b): x for key, x in weights.items()}
+    assert any(".query." in name for name in weights)
+    save_file(weights, path, metadata={"format": "pt"})
+    path = copy / "text_encoder" / "model.safetensors"
+    names = {f"text_model.{n.removeprefix('text_model.')}": x for n, x in load_file(path).items()}
+    names["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(names, path, metadata={"format": "pt"})
+    loaded = load_pipeline(copy, device="cpu")
+    for part in PARTS:
+        ours, theirs = getattr(loaded, part).state_dict(), getattr(pipe, part).state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_a_weight_of_another_shape_is_told_before_anything_is_loaded(copy):
     path = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)

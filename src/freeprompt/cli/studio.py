@@ -38,7 +38,7 @@ def studio(
             "the open. Put a proxy with HTTPS before it on any network that you do not trust.",
             err=True,
         )
-    from freeprompt.api import load
+    from freeprompt.cli.loading import load
     from freeprompt.studio.service import Service
 
     service = Service(
