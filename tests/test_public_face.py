@@ -49,7 +49,15 @@ MODULES = sorted(
     for path in ROOT.rglob("*.py")
     if path.name != "__main__.py"
 )
-IMPORT_ALL = f"\nimport importlib\nfor name in {MODULES}:\n    importlib.import_module(name)\n"
+NEED_AN_EXTRA = {  # imported by `studio.page.build` only, which says what to install
+    f"freeprompt.studio.{name}"
+    for name in (
+        *("attention_tab", "compare_tab", "controls", "edit_tab", "interface", "layers_tab"),
+        *("parts", "scoreboard_tab"),
+    )
+}
+BARE = [name for name in MODULES if name not in NEED_AN_EXTRA]
+IMPORT_ALL = f"\nimport importlib\nfor name in {BARE}:\n    importlib.import_module(name)\n"
 
 EXTRAS = {"accelerate", "gradio", "matplotlib", "peft", "ray", "resvg_py"}
 

@@ -60,6 +60,12 @@ def few(name):
     return {"method": name, "steps": STEPS, **FEW_STEPS.get(name, {})}
 
 
+def furthest(one, other):
+    """Return the largest difference of any value of two pictures, in 0..255."""
+    first, second = (torch.tensor(list(image.tobytes())) for image in (one, other))
+    return int((first - second).abs().max())
+
+
 def pixels(images):
     return [image.tobytes() for image in images]
 
@@ -86,8 +92,7 @@ def test_the_generated_source_is_the_plain_one(editor, name):
     """Whatever a method does, the picture that is kept is the one without it."""
     plain = editor.edit(SOURCE + " at night", source=SOURCE, steps=STEPS, sites="self:7").source
     kept = editor.edit(TARGET, source=SOURCE, **few(name)).source
-    difference = torch.tensor(list(plain.tobytes())) - torch.tensor(list(kept.tobytes()))
-    assert difference.abs().max() <= 1  # its batch has another size in methods without a pair
+    assert furthest(plain, kept) <= 1  # its batch has another size in methods without a pair
     if issubclass(METHODS[name], TwoBranch):
         assert plain.tobytes() == kept.tobytes()
 
@@ -100,7 +105,9 @@ def test_an_empty_window_edits_nothing_and_says_so(editor, name):
     if issubclass(METHODS[name], TwoBranch):
         with pytest.warns(api.checks.FreepromptWarning):
             plain = editor.edit(TARGET, source=SOURCE, steps=STEPS, share=0)
-        assert pixels(empty.images) == pixels(plain.images)
+        # a method that finishes the source first runs batches of another size
+        exact = empty.provenance.sample_forwards == plain.provenance.sample_forwards
+        assert furthest(empty.images[0], plain.images[0]) <= (0 if exact else 1)
     else:
         assert pixels(empty.images) == pixels([empty.source])
 
