@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from freeprompt import errors, methods
     from freeprompt.api import Editor, EditResult, controlled, load
+    from freeprompt.api.compare import compare
     from freeprompt.pipeline import FreePromptEditingPipeline
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "Editor",
     "FreePromptEditingPipeline",
     "__version__",
+    "compare",
     "controlled",
     "errors",
     "load",
@@ -27,6 +29,7 @@ _HOME = {
     "EditResult": "freeprompt.api",
     "Editor": "freeprompt.api",
     "FreePromptEditingPipeline": "freeprompt.pipeline",
+    "compare": "freeprompt.api.compare",
     "controlled": "freeprompt.api",
     "load": "freeprompt.api",
     "errors": "freeprompt.errors",
