@@ -10,7 +10,7 @@ CODE   := $(wildcard src tests tools benchmarks examples)
 
 .DEFAULT_GOAL := help
 LEADERBOARD := out/leaderboard
-.PHONY: help venv demo test slow check lint format types paths bench leaderboard pictures clean
+.PHONY: help venv demo browser test slow check lint format types paths bench leaderboard pictures clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -21,7 +21,13 @@ venv: $(VENV)/.dev ## Make .venv with the package, its extras and the developers
 demo: $(VENV)/.core ## Edit pictures with the bundled model into out/demo
 	$(BIN)/freeprompt demo -o out/demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests that take seconds, on the CPU, without the network
+browser: ## Install Chromium for the studio's tests, on Debian as root; elsewhere say how
+	@for name in chromium chromium-browser chrome; do command -v $$name >/dev/null && exit 0; done; \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
+	echo "No Chromium: the studio's page is not tested. Install it and put it on the PATH."
+
+test: browser $(VENV)/.dev ## Run the tests that take seconds, on the CPU, without the network
 	$(PYTEST) $(ARGS)
 
 slow: $(VENV)/.dev ## Run the tests with trained weights
@@ -56,6 +62,9 @@ bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performanc
 
 pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
 	$(BIN)/python tools/draw_methods.py $(ARGS)
+
+support: $(VENV)/.dev ## Try every method on every family and write docs/support.md
+	FREEPROMPT_WRITE_SUPPORT=1 $(PYTEST) -n 0 -m slow tests/models/test_support.py $(ARGS)
 
 claims: $(VENV)/.dev ## Measure the paper's claims again and write docs/claims.md; QUICK=1 is small
 	$(BIN)/freeprompt claims $(if $(QUICK),--quick) $(ARGS)
