@@ -69,7 +69,9 @@ FAILED = [
     pytest.param(
         ("edit", TARGET, "--source", SOURCE, "--model", "folder"), "no model_index", id="m"
     ),
-    pytest.param(("edit", TARGET, "--source", SOURCE, "--model", "file"), "holds no weights", id="f"),
+    pytest.param(
+        ("edit", TARGET, "--source", SOURCE, "--model", "file"), "holds no weights", id="f"
+    ),
     pytest.param(("sites", "nobody/nothing"), "could not be fetched", id="hub"),
 ]
 USAGE = [

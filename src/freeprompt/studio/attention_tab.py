@@ -30,7 +30,7 @@ def overlay(picture: Image.Image, heat: Any) -> Image.Image:
     """
     large = resize(picture.convert("RGB"), (SIDE, SIDE))
     top = float(heat.max()) or 1.0
-    grey = Image.fromarray(np.uint8(255 * np.clip(heat / top, 0, 1)))
+    grey = Image.fromarray((255 * np.clip(heat / top, 0, 1)).astype(np.uint8))
     mask = resize(grey, (SIDE, SIDE))
     return Image.composite(large, Image.blend(large, Image.new("RGB", large.size), 0.85), mask)
 
@@ -197,5 +197,5 @@ class AttentionTab:
 def _signed(values: Any) -> Image.Image:
     """Draw a component, whose sign means nothing, in greys, enlarged."""
     low, high = float(values.min()), float(values.max())
-    grey = np.uint8(255 * (values - low) / max(high - low, 1e-12))
+    grey = (255 * (values - low) / max(high - low, 1e-12)).astype(np.uint8)
     return Image.fromarray(grey).resize((160, 160), Image.Resampling.NEAREST)

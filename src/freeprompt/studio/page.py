@@ -60,7 +60,7 @@ def build(service: Service) -> Any:
                 tab(service)
         add_interface(service)
 
-        def left(request: gr.Request) -> None:
+        def left(request: gr.Request) -> None:  # type: ignore[name-defined]
             service.halt(request.session_hash)
 
         page.unload(left)
