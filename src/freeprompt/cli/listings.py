@@ -56,7 +56,12 @@ def _list(registry: "Registry[Any]", noun: str, name: str | None, as_json: bool)
         show.print_table(
             ("parameter", "default", "allowed", "what it is"),
             [
-                (key, str(p["default"]), p["allowed"], f"{p['help']} ({p['source']})")
+                (
+                    key,
+                    str(p["default"]),
+                    f"{p['allowed']}, {p['unit']}" if p["unit"] else p["allowed"],
+                    f"{p['help']} ({p['source']})",
+                )
                 for key, p in _parameters(cls).items()
             ],
         )
@@ -156,12 +161,22 @@ def _summary(cls: type) -> str:
     return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
 
 
+KINDS_OF_VALUE = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "Sites": "a site expression",
+}
+
+
 def _parameters(cls: Any) -> dict[str, dict[str, Any]]:
     defaults = cls().to_dict()
     return {
         name: {
             "default": defaults[name],
-            "allowed": spec.allowed,
+            "allowed": spec.allowed or KINDS_OF_VALUE[type(getattr(cls(), name)).__name__],
+            "unit": spec.unit,
             "help": spec.help,
             "source": spec.source,
         }
