@@ -79,19 +79,19 @@ CATALOG: dict[str, Entry] = {
         source="stable-diffusion-v1-5/stable-diffusion-v1-5",
     ),
     "realistic-vision": Entry(
-        summary="Realistic Vision 5.1: SD 1.5 tuned to photographs; used in the FPE paper",
+        summary="Realistic Vision 5.1: SD 1.5 tuned to photographs; the FPE paper used 2.0",
         licence=RAIL,
         size=512,
         source="SG161222/Realistic_Vision_V5.1_noVAE",
     ),
     "deliberate": Entry(
-        summary="Deliberate: SD 1.5 tuned to detail; used in the FPE paper",
+        summary="Deliberate 2: SD 1.5 tuned to detail; the FPE paper used Deliberate, too",
         licence=RAIL,
         size=512,
         source="stablediffusionapi/deliberate-v2",
     ),
     "anything": Entry(
-        summary="Anything: SD 1 tuned to drawings; used in the FPE paper",
+        summary="Anything 5: SD 1 tuned to drawings; the FPE paper used 4.0",
         licence=RAIL,
         size=512,
         source="stablediffusionapi/anything-v5",
