@@ -74,7 +74,7 @@ def test_data_sets_are_listed(freeprompt) -> None:  # noqa: F811
 
 def test_shipped_plans_name_everybody_by_themselves() -> None:
     plans = {name: read_plan(path) for name, path in shipped_plans().items()}
-    assert set(plans) == {"emojiedit", "inversions", "pie-bench"}
+    assert set(plans) == {"emojiedit", "inversions", "pie-bench", "protection"}
     assert [c.method for c in plans["emojiedit"].contenders] == [*BASELINES, *METHODS]
     assert {c.inversion for c in plans["inversions"].contenders} == {None, *INVERSIONS}
     assert plans["pie-bench"].metrics["ways"] == ["area", "pie"]

@@ -19,7 +19,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-PlanName = Annotated[str, typer.Argument(help="TOML file, or emojiedit, inversions or pie-bench.")]
+PlanName = Annotated[
+    str, typer.Argument(help="TOML file, or emojiedit, inversions, protection, pie-bench.")
+]
 Folder = Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")]
 Run = Annotated[Path, typer.Argument(help="Folder that `bench run` has written.")]
 Model = Annotated[str | None, typer.Option(help="Catalogue name, folder or Hub id.")]
