@@ -13,7 +13,7 @@ from freeprompt.analysis.maps import AttentionMaps
 from freeprompt.core.loop import Callback
 from freeprompt.images import resize
 from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import QUEUE, bar, problem, seen
+from freeprompt.studio.parts import BUTTONS, QUEUE, bar, problem, seen
 from freeprompt.studio.service import Service
 
 SIDE = 320
@@ -73,7 +73,11 @@ class AttentionTab:
                 with gr.Row():
                     self.words = [
                         gr.Image(
-                            label=name, interactive=False, format="png", elem_id=f"word-{name}"
+                            buttons=BUTTONS,
+                            label=name,
+                            interactive=False,
+                            format="png",
+                            elem_id=f"word-{name}",
                         )
                         for name in ("source", "target")
                     ]
@@ -81,6 +85,7 @@ class AttentionTab:
                 with gr.Row():
                     self.looks = [
                         gr.Image(
+                            buttons=BUTTONS,
                             label=f"{name}: looks at",
                             interactive=False,
                             format="png",
@@ -89,6 +94,7 @@ class AttentionTab:
                         for name in ("source", "target")
                     ]
                 self.components = gr.Gallery(
+                    buttons=BUTTONS,
                     label="Components of self-attention (source)",
                     format="png",
                     columns=6,
@@ -96,7 +102,12 @@ class AttentionTab:
                 )
                 make_film = gr.Button("Make a film over the steps", size="sm")
                 self.film = gr.Image(
-                    label="Film", interactive=False, format="gif", visible=False, elem_id="film"
+                    buttons=BUTTONS,
+                    label="Film",
+                    interactive=False,
+                    format="gif",
+                    visible=False,
+                    elem_id="film",
                 )
         self.maps = gr.State(None)
         pick = [self.maps, self.word, self.layer, self.step]

@@ -9,7 +9,7 @@ from freeprompt.api.compare import Comparison, compare
 from freeprompt.core.loop import Callback
 from freeprompt.methods import METHODS
 from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import QUEUE, bar, problem, seen
+from freeprompt.studio.parts import BUTTONS, QUEUE, bar, problem, seen
 from freeprompt.studio.service import Service
 
 FIRST = ("fpe", "p2p", "masactrl", "sdedit")
@@ -48,6 +48,7 @@ class CompareTab:
             with gr.Column(scale=3, min_width=320):
                 self.status = gr.HTML(bar("Nothing has been compared yet.", 0))
                 self.grid = gr.Image(
+                    buttons=BUTTONS,
                     label="Every method on the same source",
                     interactive=False,
                     format="png",

@@ -13,7 +13,7 @@ from freeprompt.methods import METHODS
 from freeprompt.picture import open_image
 from freeprompt.studio.controls import panel
 from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import QUEUE, SHOWN, bar, large, problem, seen
+from freeprompt.studio.parts import BUTTONS, QUEUE, SHOWN, bar, large, problem, seen
 from freeprompt.studio.recipe import Recipe
 from freeprompt.studio.service import Service
 
@@ -53,7 +53,12 @@ class EditTab:
                 label="Image", file_types=["image"], type="filepath", height=110, elem_id="image"
             )
             self.look = gr.Image(
-                label="Your image", interactive=False, visible=False, height=200, format="png"
+                buttons=BUTTONS,
+                label="Your image",
+                interactive=False,
+                visible=False,
+                height=200,
+                format="png",
             )
             self.mask = gr.File(
                 label="Mask: white where it may change (fpe-protect, diffedit)",
@@ -98,6 +103,7 @@ class EditTab:
     def _results(self) -> None:
         self.status = gr.HTML(bar("Nothing has been edited yet.", 0), elem_id="edit-status")
         self.preview = gr.Image(
+            buttons=BUTTONS,
             label="As it forms",
             interactive=False,
             visible=False,
@@ -113,7 +119,12 @@ class EditTab:
             elem_id="before-after",
         )
         self.gallery = gr.Gallery(
-            label="Source and edits", format="png", columns=3, height="auto", elem_id="gallery"
+            buttons=BUTTONS,
+            label="Source and edits",
+            format="png",
+            columns=3,
+            height="auto",
+            elem_id="gallery",
         )
         self.facts = gr.Markdown(elem_id="facts")
         self.files = gr.File(

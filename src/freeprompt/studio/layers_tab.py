@@ -11,7 +11,7 @@ from freeprompt.core import Site, Sites
 from freeprompt.core.loop import Callback
 from freeprompt.errors import FreepromptError
 from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import QUEUE, bar, large, problem, seen
+from freeprompt.studio.parts import BUTTONS, QUEUE, bar, large, problem, seen
 from freeprompt.studio.recipe import Recipe
 from freeprompt.studio.service import Service
 
@@ -65,7 +65,11 @@ class LayersTab:
                 self.command = gr.Code(label="Command line", language="shell", interactive=False)
                 with gr.Accordion("What the layer search found", open=False):
                     self.curve = gr.Gallery(
-                        self._curves(), label="Layer search", format="png", columns=1
+                        self._curves(),
+                        buttons=BUTTONS,
+                        label="Layer search",
+                        format="png",
+                        columns=1,
                     )
         for name, button in buttons.items():
             button.click(

@@ -9,6 +9,7 @@ from PIL import Image
 from freeprompt.images import resize
 
 QUEUE = "model"  # all jobs that need the model wait in one line
+BUTTONS = ["download", "fullscreen"]  # without "share", which would send pictures elsewhere
 SHOWN = 384  # pixels to which small models' pictures are enlarged on the page
 
 
