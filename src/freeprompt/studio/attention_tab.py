@@ -74,6 +74,7 @@ class AttentionTab:
                     self.words = [
                         gr.Image(
                             buttons=BUTTONS,
+                            alt_text=name,
                             label=name,
                             interactive=False,
                             format="png",
@@ -86,6 +87,7 @@ class AttentionTab:
                     self.looks = [
                         gr.Image(
                             buttons=BUTTONS,
+                            alt_text=f"{name}: looks at",
                             label=f"{name}: looks at",
                             interactive=False,
                             format="png",
@@ -103,6 +105,7 @@ class AttentionTab:
                 make_film = gr.Button("Make a film over the steps", size="sm")
                 self.film = gr.Image(
                     buttons=BUTTONS,
+                    alt_text="Film",
                     label="Film",
                     interactive=False,
                     format="gif",

@@ -49,6 +49,7 @@ class CompareTab:
                 self.status = gr.HTML(bar("Nothing has been compared yet.", 0))
                 self.grid = gr.Image(
                     buttons=BUTTONS,
+                    alt_text="Every method on the same source",
                     label="Every method on the same source",
                     interactive=False,
                     format="png",

@@ -54,6 +54,7 @@ class EditTab:
             )
             self.look = gr.Image(
                 buttons=BUTTONS,
+                alt_text="Your image",
                 label="Your image",
                 interactive=False,
                 visible=False,
@@ -104,6 +105,7 @@ class EditTab:
         self.status = gr.HTML(bar("Nothing has been edited yet.", 0), elem_id="edit-status")
         self.preview = gr.Image(
             buttons=BUTTONS,
+            alt_text="As it forms",
             label="As it forms",
             interactive=False,
             visible=False,
