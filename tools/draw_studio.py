@@ -1,0 +1,68 @@
+"""Draw the studio's pictures for the documents: an edit and a look inside, in a real browser.
+
+python tools/draw_studio.py      # needs Chromium and the extra `studio`; prints how long it took
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+from freeprompt.api import load
+from freeprompt.studio import launch
+from freeprompt.studio.service import Service
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+PATIENCE = 300_000  # milliseconds
+
+
+def edit(page: Any) -> None:
+    """Edit the first example, with the layers that suit a small model."""
+    page.get_by_text("Parameters of the method").click()
+    page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:all")
+    page.get_by_text("Parameters of the method").click()
+    began = time.monotonic()
+    page.locator("#edit-go").click()
+    page.locator("#preview img").wait_for(timeout=PATIENCE)
+    print(f"first preview after {time.monotonic() - began:.1f} s")
+    page.locator("#edit-status").get_by_text("Done in").wait_for(timeout=PATIENCE)
+    print(f"edit after {time.monotonic() - began:.1f} s")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=IMAGES / "studio.png", full_page=True)
+
+
+def look(page: Any) -> None:
+    """Look at a word and at a point."""
+    page.get_by_role("tab", name="Attention", exact=True).click()
+    page.locator("#attention-go").click()
+    page.locator("#word-target img").wait_for(timeout=PATIENCE)
+    page.locator("#word-source img").click(position={"x": 120, "y": 160})
+    page.locator("#looks-source img").wait_for(timeout=PATIENCE)
+    page.wait_for_timeout(1500)
+    page.screenshot(path=IMAGES / "studio-attention.png", full_page=True)
+
+
+def main() -> None:
+    """Start the studio, use it, keep two pictures."""
+    os.environ["no_proxy"] = "127.0.0.1,localhost"
+    service = Service(editor=load("emoji-sd", device="cpu"), model="emoji-sd")
+    served, address = launch(service, wait=False)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(address)
+        page.locator("#edit-go").wait_for(timeout=PATIENCE)
+        edit(page)
+        look(page)
+        browser.close()
+    served.close(verbose=False)
+    service.close()
+
+
+if __name__ == "__main__":
+    main()
