@@ -78,6 +78,20 @@ class Visitor:
     def tab(self, name):
         self.page.get_by_role("tab", name=name, exact=True).click()
 
+    def unfold(self, title, place):
+        """Open an accordion; on a busy machine the page may still be building itself."""
+        for _ in range(6):
+            self.page.get_by_text(title, exact=True).click()
+            self.page.wait_for_timeout(1000)
+            if self.page.locator(place).first.is_visible():
+                return
+        pytest.fail(f"{title!r} does not unfold")
+
+    def answered(self):
+        """Wait until the last click is done with; until then another one is not heard."""
+        self.status("There is no result")
+        self.page.wait_for_timeout(1500)
+
     def write(self, place, text):
         box = self.page.locator(f"#{place} textarea, #{place} input[type=number]").first
         box.fill(str(text))
@@ -103,6 +117,7 @@ def visitors(chromium, address):
 
     def visit(width=1400, height=1000, **more):
         context = chromium.new_context(viewport={"width": width, "height": height}, **more)
+        context.set_default_timeout(120_000)
         made.append(Visitor(context.new_page(), address))
         return made[-1]
 

@@ -21,7 +21,7 @@ def test_an_edit_and_its_files(visitor, tmp_path, monkeypatch):
     with page.expect_download() as loading:
         page.locator("#files a").first.click()
     downloaded = Path(loading.value.path()).read_bytes()
-    page.get_by_text("The same edit elsewhere").click()
+    visitor.unfold("The same edit elsewhere", "#command")
     command = page.locator("#command .cm-content").inner_text()
     python = page.locator("#python .cm-content").inner_text()
     compile(python, "copied", "exec")
@@ -37,14 +37,14 @@ def test_an_edit_and_its_files(visitor, tmp_path, monkeypatch):
 
 def test_an_image_of_ones_own(visitor, photo, tmp_path, monkeypatch):
     page = visitor.page
-    page.get_by_text("Start from an image of your own").click()
+    visitor.unfold("Start from an image of your own", "#image")
     page.locator("#image input[type=file]").set_input_files(photo)
     page.get_by_text("photo.png").first.wait_for()
     visitor.edit(source="", target="a cat\na green dog")
     visitor.status("Done in")
     visitor.see("The inversion alone leads back to the image with")
     assert page.locator("#gallery img").count() >= 4  # source, reconstruction, two edits
-    page.get_by_text("The same edit elsewhere").click()
+    visitor.unfold("The same edit elsewhere", "#command")
     command = page.locator("#command .cm-content").inner_text()
     assert "--image photo.png" in command
     from freeprompt.cli.app import app
@@ -67,7 +67,7 @@ def huge(path):
 @pytest.mark.parametrize(("make", "said"), [(broken, "bad.png"), (huge, "megapixels")])
 def test_a_bad_image(visitor, tmp_path, make, said):
     page = visitor.page
-    page.get_by_text("Start from an image of your own").click()
+    visitor.unfold("Start from an image of your own", "#image")
     make(tmp_path / "bad.png")
     page.locator("#image input[type=file]").set_input_files(tmp_path / "bad.png")
     page.locator("#image-problem").get_by_text(said).wait_for()
@@ -77,12 +77,15 @@ def test_wrong_wishes_are_answered_beside_their_control(visitor):
     page = visitor.page
     visitor.edit(target="")
     page.locator("#target-problem").get_by_text("no target prompt").wait_for()
+    visitor.answered()
     visitor.edit(target="a cat", source="")
     page.locator("#edit-problem").get_by_text("There is nothing to edit").wait_for()
-    page.get_by_text("Parameters of the method").click()
+    visitor.answered()
+    visitor.unfold("Parameters of the method", "#FPE-sites")
     page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:3-99")
     visitor.edit()
     page.locator("#edit-problem").get_by_text("self:3-99").wait_for()
+    visitor.answered()
     page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:7")
     visitor.edit()
     visitor.status("Done in")
