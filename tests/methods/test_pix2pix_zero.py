@@ -120,13 +120,13 @@ class TestRegularised:
     def test_structure_is_taken_out_of_predicted_noise(self):
         wave = torch.linspace(0, 12, 16).sin().expand(1, 4, 16, 16)
         structured = noise() + wave
-        cleaned = RegularisedInversion()._regularised(structured, 0)
+        cleaned = RegularisedInversion()._cleaned(structured, 0)
 
         def correlation(x):
             return float(autocorrelation(x, torch.Generator().manual_seed(9)))
 
         assert correlation(cleaned) < 0.5 * correlation(structured)
-        pulled = RegularisedInversion(rolls=0)._regularised(3 * noise(), 0)
+        pulled = RegularisedInversion(rolls=0)._cleaned(3 * noise(), 0)
         assert float(divergence(pulled)) < float(divergence(3 * noise()))
 
     def test_losses_by_hand(self):

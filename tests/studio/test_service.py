@@ -167,5 +167,7 @@ def test_the_functions_over_http(address, photo):
     assert provenance["steps"] == 2
     with pytest.raises(Exception, match="steps"):
         client.predict(target="a blue cat", source="a red dog", steps=0, api_name="/edit")
+    with pytest.raises(Exception, match="uploaded here"):
+        client.predict(target="a blue cat", image=str(photo), steps=2, api_name="/edit")
     uploaded = handle_file(str(photo))
     assert uploaded["orig_name"] == "photo.png"

@@ -49,7 +49,7 @@ def _list(registry: "Registry[Any]", noun: str, name: str | None, as_json: bool)
         return
     cls = registry[name]
     if as_json:
-        show.print_json({noun: name, "parameters": _parameters(cls)})
+        show.print_json({noun: name, "parameters": cls.described()})
         return
     typer.echo(inspect.cleandoc(cls.__doc__ or ""))
     if cls.specs():
@@ -62,7 +62,7 @@ def _list(registry: "Registry[Any]", noun: str, name: str | None, as_json: bool)
                     f"{p['allowed']}, {p['unit']}" if p["unit"] else p["allowed"],
                     f"{p['help']} ({p['source']})",
                 )
-                for key, p in _parameters(cls).items()
+                for key, p in cls.described().items()
             ],
         )
 
@@ -159,26 +159,3 @@ def sites(
 
 def _summary(cls: type) -> str:
     return inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
-
-
-KINDS_OF_VALUE = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "Sites": "a site expression",
-}
-
-
-def _parameters(cls: Any) -> dict[str, dict[str, Any]]:
-    defaults = cls().to_dict()
-    return {
-        name: {
-            "default": defaults[name],
-            "allowed": spec.allowed or KINDS_OF_VALUE[type(getattr(cls(), name)).__name__],
-            "unit": spec.unit,
-            "help": spec.help,
-            "source": spec.source,
-        }
-        for name, spec in cls.specs().items()
-    }

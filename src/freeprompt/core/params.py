@@ -72,6 +72,22 @@ class Parameters:
         return {f.name: f.metadata["spec"] for f in fields(cls)}
 
     @classmethod
+    def described(cls) -> dict[str, dict[str, Any]]:
+        """Return default, allowed values, unit, help and source of every parameter."""
+        instance = cls()
+        defaults = instance.to_dict()
+        return {
+            name: {
+                "default": defaults[name],
+                "allowed": spec.allowed or _KINDS[type(getattr(instance, name))],
+                "unit": spec.unit,
+                "help": spec.help,
+                "source": spec.source,
+            }
+            for name, spec in cls.specs().items()
+        }
+
+    @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
         """Construct from values of the right type or from text, such as `{"share": "0.8"}`.
 
@@ -85,6 +101,15 @@ class Parameters:
         """Return all values as JSON types."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: str(v) if isinstance(v, Sites) else v for name, v in values.items()}
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Sites: "a site expression",
+}
 
 
 def named_numbers(parameter: str, text: str) -> dict[str, float]:

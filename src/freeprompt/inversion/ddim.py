@@ -67,5 +67,10 @@ class DDIMInversion(Inversion):
         for _ in range(1 + self.iterations):
             with run.at(i, (x.shape[-2], x.shape[-1])):
                 prediction = model.predict(there, schedule.timesteps[i], text)
-            there = schedule.unstep(x, schedule.noise(there, prediction, i), i)
+            noise = self._cleaned(schedule.noise(there, prediction, i), i)
+            there = schedule.unstep(x, noise, i)
         return there
+
+    def _cleaned(self, noise: Tensor, step: int) -> Tensor:
+        """Return what goes into the step for the noise predicted; here, that noise."""
+        return noise

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freeprompt.core import DDIM, Model, Run, Text
 from freeprompt.core.params import param
 from freeprompt.inversion.base import INVERSIONS
 from freeprompt.inversion.ddim import DDIMInversion
@@ -38,18 +37,7 @@ class RegularisedInversion(DDIMInversion):
         20.0, "Weight of the divergence from unit noise", low=0, source="released code: lambda_kl"
     )
 
-    def _one_step(
-        self, model: Model, schedule: DDIM, x: Tensor, i: int, text: Text, run: Run
-    ) -> Tensor:
-        there = x
-        for _ in range(1 + self.iterations):
-            with run.at(i, (x.shape[-2], x.shape[-1])):
-                prediction = model.predict(there, schedule.timesteps[i], text)
-            noise = self._regularised(schedule.noise(there, prediction, i), i)
-            there = schedule.unstep(x, noise, i)
-        return there
-
-    def _regularised(self, noise: Tensor, step: int) -> Tensor:
+    def _cleaned(self, noise: Tensor, step: int) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(step)
         wide = noise.float()
         for _ in range(self.rounds):

@@ -58,10 +58,15 @@ class Task:
     seed: int = 0
     callback: Callback | None = None
 
-    def shape(self, rows: Rows) -> Rows:
-        """Fit a batch layout to the number of targets, without unconditional rows if unguided."""
+    def shape(self, rows: Rows, branches: int = 1) -> Rows:
+        """Fit a batch layout to the targets, without unconditional rows if unguided.
+
+        Args:
+            rows: The layout for one target.
+            branches: Items that a target takes.
+        """
         rows = rows.without(half="uncond") if self.guidance <= 1 else rows
-        return rows.with_targets(len(self.targets))
+        return rows.with_targets(len(self.targets) * branches)
 
     @property
     def first(self) -> int:

@@ -150,9 +150,7 @@ class InfEdit(Method):
                 "target": model.encode_text(prompts),
             },
             null=model.encode_text([task.negative]),
-            rows=(PAIR if task.guidance > 1 else PAIR.without(half="uncond")).with_targets(
-                len(prompts)
-            ),
+            rows=task.shape(PAIR, self.branches),
             controls=[self._virtual(base, clean), *self.controls(model, task)],
             guidance=task.guidance,
             start=start,

@@ -1,8 +1,10 @@
 """The functions behind the page as an HTTP API and, if asked for, as MCP tools."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from freeprompt.errors import FreepromptError
 from freeprompt.inversion import INVERSIONS
@@ -49,6 +51,10 @@ def add_interface(service: Service) -> None:
         Returns:
             The edited picture as a PNG file with its recipe inside, and its provenance.
         """
+        if image and not Path(image).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+            raise gr.Error(
+                "image must be a file that was uploaded here, not a path of this machine."
+            )
         recipe = Recipe(
             model=service.model,
             targets=[target],
@@ -83,11 +89,8 @@ def add_interface(service: Service) -> None:
             owner = INVERSIONS[name] if name in INVERSIONS else METHODS[name]
         except FreepromptError as error:
             raise gr.Error(str(error)) from error
-        defaults = owner().to_dict()
-        return {
-            key: {"default": defaults[key], "allowed": spec.allowed, "help": spec.help}
-            for key, spec in owner.specs().items()
-        }
+        described: dict[str, dict[str, Any]] = owner.described()
+        return described
 
     gr.api(edit, api_name="edit", concurrency_limit=1, concurrency_id=QUEUE)
     gr.api(methods, api_name="methods")
