@@ -1,8 +1,11 @@
 """The grid: every combination once, every name checked, nothing listed by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from freeprompt.bench.contenders import BASELINES, Contender, distinct, grid
+from freeprompt.bench.items import Item
 from freeprompt.errors import ConfigError, UnknownInversion
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
@@ -116,6 +119,7 @@ def test_keys_tell_everything_apart_that_matters() -> None:
         ({"method": "fpe", "set": {"share": 2}}, "share of FPE must be a number from 0 to 1"),
         ({"method": "fpe", "tracks": ["reel"]}, "did you mean 'real'"),
         ({"method": "fpe", "prompt": "some"}, "Unknown prompt 'some'"),
+        ({"method": "fpe", "hints": "masks"}, "did you mean 'mask'"),
         ({"method": "copy", "set": {"share": 1}}, "share"),
     ],
 )
@@ -127,3 +131,26 @@ def test_refusals(table, message) -> None:
 def test_an_unknown_inversion_is_refused() -> None:
     with pytest.raises(UnknownInversion, match="ddimm"):
         list(grid({"method": "fpe", "inversion": "ddimm"}))
+
+
+def test_hints_reach_those_that_can_use_them() -> None:
+    item = Item(
+        id="1", cell="c", track="real", source="a dog", target="a cat", blend_words=("dog", "cat")
+    )
+    words = {c.method: c for c in grid({"method": "*", "hints": "words"})}
+    told = {name for name, c in words.items() if c.hints == "words"}
+    assert told == {"p2p", "fpe-protect", "masactrl"}
+    assert all(words[name].told for name in told)  # who reads words must have both prompts
+    assert words["p2p"].hinted(item) == {"blend_words": "dog,cat"}
+    assert words["p2p"].hinted(replace(item, blend_words=())) == {}
+    assert words["fpe"].hinted(item) == {}
+    assert words["p2p"].label == "p2p (hints=words)"
+    masked = {c.method for c in grid({"method": "*", "hints": "mask"}) if c.hints == "mask"}
+    assert masked == {name for name, method in METHODS.items() if method.uses_mask}
+
+
+def test_steps_for_everyone_but_those_with_their_own() -> None:
+    assert Contender(method="fpe").at(20).denoising_steps == 20
+    assert Contender(method="plain").at(20).denoising_steps == 20
+    own = Contender(method="turbo-edit")
+    assert own.at(20) == own

@@ -9,6 +9,7 @@ from PIL import Image
 from freeprompt.bench import DATASETS, Contender, Data, Plan, load_dataset, read_plan, run
 from freeprompt.bench.datasets import TRAPS
 from freeprompt.bench.datasets.pie import TYPES, decode
+from freeprompt.bench.worker import Setup, Worker, painted
 from freeprompt.errors import ConfigError
 from freeprompt.world import COLORS
 
@@ -115,11 +116,30 @@ def test_pie_bench(pie) -> None:
     assert [item.cell for item in data.items] == list(TYPES.values())
     item = data.items[0]
     assert (item.source, item.target) == ("a red dog in the park", "a blue cat in the park")
-    assert item.blended == ("dog", "cat")
+    assert item.blend_words == ("dog", "cat")
     assert (item.background((512, 512)) == ~slow_mask(item.runs)).all()
     small = item.background((64, 64))
     assert small.shape == (64, 64)
     assert small.mean() == pytest.approx(item.background((512, 512)).mean(), abs=0.02)
+
+
+def test_methods_can_be_told_what_pie_bench_marks(pie, full_model) -> None:
+    item = load_dataset("pie-bench", pie).items[0]
+    worker = Worker(Setup(model=str(full_model), device="cpu", metrics={"lpips": ""}))
+    few = {"steps": 2, "guidance": 3.0, "prompt": "given"}
+
+    def made(method, hints):
+        contender = Contender(method=method, hints=hints, **few)
+        row = worker.row(item, contender, "key")
+        assert row["error"] is None
+        return row
+
+    assert made("p2p", "words")["provenance"]["parameters"]["blend_words"] == "dog,cat"
+    masked, found = (made("diffedit", hints)["scores"] for hints in ("mask", "none"))
+    assert masked["psnr"] != found["psnr"]  # the mask is not the one that the method finds
+    white = np.asarray(painted(item, (512, 512)))
+    assert set(np.unique(white)) == {0, 255}
+    assert ((white == 255) == slow_mask(item.runs)).all()
 
 
 def test_traps_of_pie_bench_can_be_repeated(pie) -> None:

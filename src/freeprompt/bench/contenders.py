@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from freeprompt.bench.items import TRACKS, Track
+from freeprompt.bench.items import TRACKS, Item, Track
 from freeprompt.core.params import Parameters, check_names
 from freeprompt.errors import ConfigError, unknown
 from freeprompt.inversion import INVERSIONS
@@ -16,6 +16,9 @@ from freeprompt.methods import FPE, METHODS
 
 Prompt = Literal["auto", "given", "empty"]
 PROMPTS: tuple[str, ...] = get_args(Prompt)
+
+Hints = Literal["none", "words", "mask"]
+HINTS: tuple[str, ...] = get_args(Hints)
 
 USUAL_STEPS = 50
 
@@ -43,6 +46,9 @@ class Contender:
         guidance: Guidance scale.
         prompt: Whether methods are told the source prompt of a real image. `auto` tells those that
             cannot do without, which is what their papers do.
+        hints: What else the data set says of an item is given to the method, if it can use it:
+            `words` that mark the object (Prompt-to-Prompt's local blend), or the `mask` of what is
+            edited.
         tag: Word that tells it from another of the same method, such as `tuned`.
         tracks: Where it takes part.
     """
@@ -54,6 +60,7 @@ class Contender:
     steps: int | None = None
     guidance: float = 7.5
     prompt: Prompt = "auto"
+    hints: Hints = "none"
     tag: str = ""
     tracks: tuple[str, ...] = TRACKS
 
@@ -69,8 +76,20 @@ class Contender:
             INVERSIONS[self.inversion].build(self.inversion_parameters)
         if self.prompt not in PROMPTS:
             raise unknown(ConfigError, "prompt", str(self.prompt), PROMPTS)
+        if self.hints not in HINTS:
+            raise unknown(ConfigError, "hints", str(self.hints), HINTS)
+        if not self._hinted:  # said or unsaid, it is the same contender
+            object.__setattr__(self, "hints", "none")
         if self.steps == self._own_steps:  # said or unsaid, it is the same contender
             object.__setattr__(self, "steps", None)
+
+    @property
+    def _hinted(self) -> bool:
+        """Whether the hints mean anything to the method."""
+        method = METHODS.get(self.method)
+        if method is None or self.hints == "none":
+            return False
+        return method.uses_mask if self.hints == "mask" else method.object_words is not None
 
     @property
     def _own_steps(self) -> int:
@@ -80,6 +99,11 @@ class Contender:
     def denoising_steps(self) -> int:
         """Steps of the edit."""
         return self._own_steps if self.steps is None else self.steps
+
+    def at(self, steps: int) -> "Contender":
+        """Return the same with so many steps, unless its method is made for a number of its own."""
+        fixed = getattr(METHODS.get(self.method), "own_steps", None) is not None
+        return self if fixed or self.method == PICTURES else replace(self, steps=steps)
 
     @property
     def baseline(self) -> bool:
@@ -98,7 +122,7 @@ class Contender:
             return self.prompt == "given"
         method = METHODS[self.method]
         inversion = INVERSIONS[self.inversion or method.inversion]
-        return method.reads_prompts or inversion.needs_prompt
+        return method.reads_prompts or inversion.needs_prompt or self.hints == "words"
 
     def on(self, track: Track) -> "Contender | None":
         """The contender as it matters on a track; None where it does not take part."""
@@ -138,10 +162,19 @@ class Contender:
             marks.append("+".join([self.inversion, *_pairs(self.inversion_parameters)]))
         marks += [] if self.tag == "tuned" else _pairs(self.parameters)
         usual = Contender.__dataclass_fields__
-        for name in ("steps", "guidance", "prompt"):
+        for name in ("steps", "guidance", "prompt", "hints"):
             if getattr(self, name) != usual[name].default:
                 marks.append(f"{name}={getattr(self, name)}")
         return f"{self.method} ({', '.join(marks)})" if marks else self.method
+
+    def hinted(self, item: Item) -> dict[str, Any]:
+        """Return the method's parameters for an item, its words among them where they are told."""
+        words = item.blend_words if self.hints == "words" else ()
+        if not words:
+            return dict(self.parameters)
+        parameter = METHODS[self.method].object_words
+        assert parameter is not None
+        return {parameter: ",".join(words), **self.parameters}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what makes it what it is, as JSON types."""
@@ -163,7 +196,7 @@ def _pairs(values: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in values.items()]
 
 
-AXES = ("method", "inversion", "steps", "guidance", "prompt", "tracks")
+AXES = ("method", "inversion", "steps", "guidance", "prompt", "hints", "tracks")
 
 
 def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
@@ -171,7 +204,7 @@ def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
 
     Args:
         table: `method` (a name, several, or "*" for all), and optionally `inversion`, `steps`,
-            `guidance`, `prompt`, `tag`, `tracks`, and tables `set` and `set_inversion` of
+            `guidance`, `prompt`, `hints`, `tag`, `tracks`, and tables `set` and `set_inversion` of
             parameters. A list means every one of its values.
 
     Raises:
@@ -191,7 +224,7 @@ def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
     given["method"] = _all(given["method"], METHODS)
     if "inversion" in given:
         given["inversion"] = _all(given["inversion"], INVERSIONS)
-    for name in ("method", "inversion", "steps", "guidance", "prompt"):
+    for name in AXES:
         if name in given:
             axes[name] = _several(given[name])
     for prefix in ("set", "set_inversion"):

@@ -27,6 +27,8 @@ class Item:
         source: Source prompt; empty if nothing is known.
         target: Target prompt.
         seed: Of the start noise of a generated source.
+        blend_words: Words that the data set names for local blends: of the source, of the target;
+            or none.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Item:
     source: str
     target: str
     seed: int = 0
+    blend_words: tuple[str, ...] = ()
 
     def picture(self, size: int) -> Image.Image | None:
         """The real image, or None if the source is generated.
@@ -51,11 +54,6 @@ class Item:
             size: Width and height of the picture.
         """
         return None
-
-    @property
-    def blend_words(self) -> tuple[str, ...]:
-        """Words that the data set names for local blends: of the source, of the target; or none."""
-        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,10 +73,20 @@ class Plan:
     contenders: tuple[Contender, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def with_options(self, *, data: Mapping[str, Any], **options: Any) -> "Plan":
-        """Override what is not None."""
+    def with_options(
+        self, *, data: Mapping[str, Any], steps: int | None = None, **options: Any
+    ) -> "Plan":
+        """Override what is not None.
+
+        Args:
+            data: Fields of `data`.
+            steps: Denoising steps of every contender that is not made for a number of its own.
+            options: Other fields.
+        """
         given = {name: value for name, value in options.items() if value is not None}
         of_data = {name: value for name, value in data.items() if value is not None}
+        if steps is not None:
+            given["contenders"] = tuple(c.at(steps) for c in self.contenders)
         return checked(replace(self, **given, data=replace(self.data, **of_data)))
 
 

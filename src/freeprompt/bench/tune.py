@@ -14,18 +14,23 @@ import numpy as np
 from freeprompt.bench.items import TRACKS
 from freeprompt.bench.plan import Plan
 from freeprompt.bench.table import Results, value
+from freeprompt.core import Sites
 from freeprompt.core.params import Spec
 from freeprompt.errors import ConfigError
 from freeprompt.methods import METHODS
 
 Settings = dict[str, Any]
 
+SELECTIONS = ("self:below-top", "self:all", "self:top", "self:after.0.5")
+"""Self-attention layers that are tried beside a method's own."""
+
 
 def candidates(method: str, trials: int, seed: int = 0) -> list[Settings]:
     """Draw settings of a method: the defaults, then random ones.
 
     Numbers with a lower and an upper bound are drawn evenly between them, choices and switches
-    evenly. Texts, selections of layers and numbers without an upper bound stay at their defaults.
+    evenly, selections of self-attention layers from the default and `SELECTIONS`. Texts, other
+    layers and numbers without an upper bound stay at their defaults.
 
     Args:
         method: Name of a method.
@@ -60,14 +65,20 @@ def _ranges(method: str) -> dict[str, tuple[Spec, Any]]:
 
 def _bounded(spec: Spec, default: Any) -> bool:
     number = isinstance(default, int | float) and None not in (spec.low, spec.high)
-    return isinstance(default, bool) or bool(spec.choices) or number
+    return isinstance(default, bool) or bool(spec.choices) or number or _selects(default)
+
+
+def _selects(default: Any) -> bool:
+    """Whether a parameter selects layers of self-attention."""
+    return isinstance(default, Sites) and str(default).startswith("self:")
 
 
 def _draw(rng: np.random.Generator, spec: Spec, default: Any) -> Any:
     if isinstance(default, bool):
         return bool(rng.integers(2))
-    if spec.choices:
-        return spec.choices[int(rng.integers(len(spec.choices)))]
+    if spec.choices or _selects(default):
+        choices = spec.choices or tuple(dict.fromkeys([str(default), *SELECTIONS]))
+        return choices[int(rng.integers(len(choices)))]
     assert spec.low is not None and spec.high is not None
     if isinstance(default, int):
         return int(rng.integers(int(spec.low), int(spec.high) + 1))

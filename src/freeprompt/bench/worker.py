@@ -155,7 +155,7 @@ class Worker:
                 edited = found_picture(item, **contender.parameters)
                 return Made(source=source, edited=resize(edited, source.size), result=None)
             case name:
-                return self._edited(item, contender, METHODS[name].build(contender.parameters))
+                return self._edited(item, contender, METHODS[name].build(contender.hinted(item)))
 
     def _source(self, item: Item, contender: Contender) -> Image.Image:
         """The source as a model of this size sees it."""
@@ -185,6 +185,8 @@ class Worker:
                 item.target, source=item.source, method=method, seed=item.seed, **options
             )
             return Made(source=result.source, edited=result.images[0], result=result)
+        if contender.hints == "mask":
+            options["mask"] = painted(item, picture.size)
         source = item.source if contender.told else None
         result = editor.edit(
             item.target, image=picture, source=source, method=method, native=True, **options
@@ -204,6 +206,17 @@ class Worker:
             if not path.exists():
                 save_png(picture, path, {})
         return names
+
+
+def painted(item: Item, size: tuple[int, int]) -> Image.Image | None:
+    """Paint what the data set says is edited: white there, black elsewhere; None if it is silent.
+
+    Args:
+        item: The item.
+        size: Width and height in pixels.
+    """
+    background = item.background(size)
+    return None if background is None else Image.fromarray(~background).convert("L")
 
 
 def found_picture(item: Item, folder: str, strip: bool) -> Image.Image:

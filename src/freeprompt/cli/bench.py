@@ -27,6 +27,10 @@ Run = Annotated[Path, typer.Argument(help="Folder that `bench run` has written."
 Model = Annotated[str | None, typer.Option(help="Catalogue name, folder or Hub id.")]
 DataPath = Annotated[Path | None, typer.Option("--data", help="Your copy of the data set.")]
 Limit = Annotated[int | None, typer.Option(help="Items of each kind of edit and track.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Denoising steps, but for methods made for a number of their own."),
+]
 Processes = Annotated[int | None, typer.Option(help="Edits made at a time.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Tracks = Annotated[list[str] | None, typer.Option("--track", help="generated or real; repeatable.")]
@@ -40,6 +44,7 @@ def run(
     data: DataPath = None,
     limit: Limit = None,
     track: Tracks = None,
+    steps: Steps = None,
     include: Annotated[
         list[Path] | None, typer.Option(help="File with more [[grid]] tables; repeatable.")
     ] = None,
@@ -52,7 +57,7 @@ def run(
     """Make and score every edit of PLAN; a run that was killed goes on where it was."""
     from freeprompt.bench import run as run_plan
 
-    chosen = _plan(plan, model, data, limit, track, processes, device, include)
+    chosen = _plan(plan, model, data, limit, track, steps, processes, device, include)
     with _progress("edits") as report:
         store = run_plan(chosen, out, retry=retry, report=report)
     typer.echo(f"results in {store.path}; look at them with: freeprompt bench report {out}")
@@ -66,6 +71,7 @@ def tune(
     model: Model = None,
     limit: Limit = 5,
     track: Tracks = None,
+    steps: Steps = None,
     processes: Processes = None,
     device: Device = None,
     seed: Annotated[int, typer.Option(help="Of the settings drawn.")] = 0,
@@ -75,7 +81,7 @@ def tune(
     from freeprompt.bench.runner import command_line
     from freeprompt.bench.tune import best_settings, tuned_toml, tuning_plan
 
-    chosen = _plan(plan, model, None, limit, track, processes, device)
+    chosen = _plan(plan, model, None, limit, track, steps, processes, device)
     trying = tuning_plan(chosen, trials, seed)
     with _progress("trials") as report:
         store = run(trying, out, report=report)
@@ -184,6 +190,7 @@ def _plan(
     data: Path | None,
     limit: int | None,
     track: list[str] | None,
+    steps: int | None,
     processes: int | None,
     device: str | None,
     include: list[Path] | None = None,
@@ -193,6 +200,7 @@ def _plan(
     plan = read_plan(find_plan(name), include or ())
     return plan.with_options(
         data={"path": data, "limit": limit, "tracks": tuple(track) if track else None},
+        steps=steps,
         model=model,
         processes=processes,
         device=device,

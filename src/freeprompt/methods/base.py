@@ -145,6 +145,7 @@ class Method(Parameters):
         guided: Whether it is nothing without guidance above 1.
         reads_prompts: Whether the controls depend on the prompts.
         uses_mask: Whether a mask that the user gives means something to it.
+        object_words: Name of the parameter that takes the words of the edited object, if it has one.
         own_steps: Number of steps it is made for, if that is not everyone's.
     """
 
@@ -156,6 +157,7 @@ class Method(Parameters):
     guided: ClassVar[bool] = False
     reads_prompts: ClassVar[bool] = False
     uses_mask: ClassVar[bool] = False
+    object_words: ClassVar[str | None] = None
     own_steps: ClassVar[int | None] = None
 
     def __call__(self, model: Model, task: Task) -> Outcome:

@@ -30,6 +30,7 @@ class ProtectedFPE(TwoBranch):
     """
 
     uses_mask = True
+    object_words = "words"
 
     share: float = same(FPE, "share")
     sites: Sites = same(FPE, "sites")

@@ -25,6 +25,8 @@ class MasaCtrl(TwoBranch):
     counted from 0, which are layers 11-16).
     """
 
+    object_words = "mask_words"
+
     sites: Sites = param(
         Sites("self:after.0.625"),
         "Which self-attention layers share; on SD 1 these are layers 11-16",

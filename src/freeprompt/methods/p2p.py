@@ -85,6 +85,7 @@ class P2P(TwoBranch):
     )
 
     reads_prompts = True
+    object_words = "blend_words"
 
     def controls(self, model: Model, task: Task) -> list[Control]:
         source = model.spell(task.source)

@@ -42,12 +42,12 @@ class PieItem(FileItem):
     Attributes:
         runs: The mask of what is edited: start and length of every run of set pixels, row by row.
         border: Whether the outermost rows and columns are set as well.
-        blended: The words that the file names for local blends: of the source, of the target.
+        blend_words: As the file names them.
     """
 
     runs: tuple[int, ...]
     border: bool = False
-    blended: tuple[str, ...] = ()
+    blend_words: tuple[str, ...] = ()
 
     def background(self, size: tuple[int, int]) -> Region:
         mask = decode(self.runs, border=self.border)
@@ -110,7 +110,7 @@ def _item(folder: Path, row: Record, traps: Sequence[str]) -> PieItem:
         path=row.image([folder / "annotation_images", folder], row.text("image_path")),
         runs=_runs(row),
         border="border-mask" in traps,
-        blended=tuple(row.text("blended_word", default="").split()),
+        blend_words=tuple(row.text("blended_word", default="").split()),
     )
 
 
