@@ -30,6 +30,7 @@ class Budget:
     Attributes:
         quick: Whether this is the small run; the document says so.
         pairs: (source, target) pairs, half of them colours, half animals.
+        curve: Pairs of curves over layers and late windows, on which no verdict rests.
         per_source: Targets of one source.
         steps: Denoising steps.
         seeds: Seeds of the probes; each gives one sample a class.
@@ -45,6 +46,7 @@ class Budget:
 
     quick: bool = False
     pairs: int = 200
+    curve: int = 48
     per_source: int = 4
     steps: int = 50
     seeds: int = 40
@@ -242,17 +244,20 @@ def edits_table(
     *,
     baseline: Cell | None = None,
     measures: Sequence[str] = ("success", "iou", "stays"),
+    curve: bool = False,
 ) -> list[Table]:
     """Run cells on all pairs, and return tables of their measures.
 
     One table for all pairs, one for each attribute, and one for the pairs whose source shows what
-    its prompt says. With a baseline, rows have the paired differences in `measures` to it.
+    its prompt says. With a baseline, rows have the paired differences in `measures` to it. A curve
+    takes fewer pairs, and has only the first table.
     """
-    lab = context.laboratory()
+    budget = context.budget
+    lab = context.laboratory(min(budget.curve, budget.pairs) if curve else None)
     every = [*cells, *([baseline] if baseline is not None else [])]
     results = lab.run(every, callback=context.tell(title))
     tables = []
-    for suffix, attribute, recognised in GROUPS:
+    for suffix, attribute, recognised in GROUPS[:1] if curve else GROUPS:
         other = None if baseline is None else chosen(results.rows(baseline), attribute, recognised)
         rows = {
             cell.label: _figures(

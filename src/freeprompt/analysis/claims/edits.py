@@ -62,7 +62,7 @@ def measure_r4(context: Context) -> list[Table]:
     ]
     return [
         *edits_table(context, "share of the steps", cells, baseline=PLAIN),
-        *edits_table(context, "layers, all steps", layers, baseline=PLAIN)[:1],
+        *edits_table(context, "layers, all steps", layers, baseline=PLAIN, curve=True),
         recognised_table(context),
     ]
 
@@ -105,7 +105,7 @@ def measure_r5(context: Context) -> list[Table]:
     full = intervene("all, every step", "self:all")
     tables = edits_table(context, "sets of layers", [*sets, full], baseline=PLAIN)
     for series in study[:-1]:
-        tables += edits_table(context, series.title, series.cells)[:1]
+        tables += edits_table(context, series.title, series.cells, curve=True)
     return [*tables, recognised_table(context)]
 
 
@@ -155,7 +155,7 @@ def measure_r6(context: Context) -> list[Table]:
     picture(context, "R6", list(first.cells))
     return [
         *edits_table(context, "share of the steps", first.cells, baseline=PLAIN),
-        *edits_table(context, "steps from a share on", last.cells)[:1],
+        *edits_table(context, "steps from a share on", last.cells, curve=True),
         recognised_table(context),
     ]
 
