@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ HOW = (
     "no Chromium found: 'make browser' installs it on Debian; elsewhere install Chromium and put "
     "it on the PATH"
 )
+PATIENCE = 120_000  # milliseconds for the page to come into a state; never a sleep
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 
@@ -73,24 +75,15 @@ class Visitor:
 
     def open(self):
         self.page.goto(self.address)
-        self.page.locator("#edit-go").wait_for(timeout=60_000)
+        self.page.locator("#edit-go").wait_for(timeout=PATIENCE)
 
     def tab(self, name):
         self.page.get_by_role("tab", name=name, exact=True).click()
 
     def unfold(self, title, place):
-        """Open an accordion; on a busy machine the page may still be building itself."""
-        for _ in range(6):
-            self.page.get_by_text(title, exact=True).click()
-            self.page.wait_for_timeout(1000)
-            if self.page.locator(place).first.is_visible():
-                return
-        pytest.fail(f"{title!r} does not unfold")
-
-    def answered(self):
-        """Wait until the last click is done with; until then another one is not heard."""
-        self.status("There is no result")
-        self.page.wait_for_timeout(1500)
+        """Open an accordion and wait for what is in it."""
+        self.page.get_by_role("button", name=title).click()
+        self.page.locator(place).first.wait_for()
 
     def write(self, place, text):
         box = self.page.locator(f"#{place} textarea, #{place} input[type=number]").first
@@ -104,10 +97,22 @@ class Visitor:
         self.page.locator("#edit-go").click()
 
     def status(self, text, place="edit-status"):
-        self.page.locator(f"#{place}").get_by_text(text).wait_for(timeout=120_000)
+        self.page.locator(f"#{place}").get_by_text(text).wait_for(timeout=PATIENCE)
+
+    def problem(self, text, place="edit-problem"):
+        """Wait for a sentence; an empty one is hidden."""
+        shown = self.page.locator(f"#{place}")
+        if text:
+            shown.get_by_text(text).wait_for()
+        else:
+            shown.wait_for(state="hidden")
+
+    def settled(self, tab):
+        """Wait until a tab's job has ended: its Stop is off."""
+        self.page.locator(f"#{tab}-stop:disabled").wait_for()
 
     def see(self, text):
-        self.page.get_by_text(text).first.wait_for(timeout=120_000)
+        self.page.get_by_text(text).first.wait_for(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -117,7 +122,7 @@ def visitors(chromium, address):
 
     def visit(width=1400, height=1000, **more):
         context = chromium.new_context(viewport={"width": width, "height": height}, **more)
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(PATIENCE)
         made.append(Visitor(context.new_page(), address))
         return made[-1]
 
@@ -126,6 +131,28 @@ def visitors(chromium, address):
         visitor.page.context.close()
     assert [visitor.errors for visitor in made] == [[] for _ in made]
     assert [visitor.abroad for visitor in made] == [[] for _ in made]
+
+
+LONG = 200  # steps of an edit that is held
+
+
+@pytest.fixture
+def held(service, monkeypatch):
+    """Edits of `LONG` steps stay at their second step until they are stopped, or the test ends."""
+    editor, over = type(service.editor), threading.Event()
+    whole = editor.edit
+
+    def edit(self, targets, *, callback, steps, **given):
+        def told(progress):
+            callback(progress)
+            while steps == LONG and progress.step >= 1 and not over.wait(0.05):
+                callback(progress)
+
+        return whole(self, targets, callback=told, steps=steps, **given)
+
+    monkeypatch.setattr(editor, "edit", edit)
+    yield LONG
+    over.set()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The page's functions as MCP tools."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,7 +31,8 @@ async def talk(address):
 def test_the_tools_are_described_and_answer(service):
     page, address = launch(service, mcp=True, wait=False)
     try:
-        tools, answer = asyncio.run(talk(address))
+        with ThreadPoolExecutor(1) as thread:  # a browser of another test has this thread's loop
+            tools, answer = thread.submit(asyncio.run, talk(address)).result()
     finally:
         page.close(verbose=False)
     assert set(tools) == {"edit", "methods", "parameters"}

@@ -74,47 +74,77 @@ def test_a_bad_image(visitor, tmp_path, make, said):
 
 
 def test_wrong_wishes_are_answered_beside_their_control(visitor):
-    page = visitor.page
     visitor.edit(target="")
-    page.locator("#target-problem").get_by_text("no target prompt").wait_for()
-    visitor.answered()
+    visitor.problem("no target prompt", "target-problem")
     visitor.edit(target="a cat", source="")
-    page.locator("#edit-problem").get_by_text("There is nothing to edit").wait_for()
-    visitor.answered()
+    visitor.problem("There is nothing to edit")
+    visitor.problem("", "target-problem")
     visitor.unfold("Parameters of the method", "#FPE-sites")
-    page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:3-99")
+    sites = visitor.page.locator("#FPE-sites textarea, #FPE-sites input").first
+    sites.fill("self:3-99")
     visitor.edit()
-    page.locator("#edit-problem").get_by_text("self:3-99").wait_for()
-    visitor.answered()
-    page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:7")
+    visitor.problem("self:3-99")
+    sites.fill("self:7")
     visitor.edit()
     visitor.status("Done in")
-    assert page.locator("#edit-problem").is_hidden()
+    visitor.problem("")
 
 
-def test_stopped_in_the_middle_and_used_again(visitor, service):
-    visitor.edit(steps=200)
-    visitor.status("of 200")
-    visitor.page.locator("#edit-stop").click()
+def test_stopped_in_the_middle_and_used_again(visitor, held):
+    stop = visitor.page.locator("#edit-stop")
+    assert stop.is_disabled()  # there is nothing to stop
+    visitor.edit(steps=held)
+    visitor.status(f"of {held}")
+    stop.click()
     visitor.status("Stopped.")
     visitor.edit(steps=2)
     visitor.status("Done in")
+    visitor.settled("edit")
 
 
-def test_reloaded_during_a_job(visitor):
-    visitor.edit(steps=60)
-    visitor.status("of 60")
+def test_a_click_while_a_job_runs_takes_over(visitor, held):
+    visitor.edit(target="a blue cat", steps=held)
+    visitor.status(f"of {held}")
+    visitor.edit(target="a green horse", steps=2)
+    visitor.status("Done in")
+    visitor.settled("edit")
+    assert "a-green-horse" in visitor.page.locator("#files").inner_text()
+
+
+def test_a_broken_job_leaves_the_page_as_it_was(visitor, service, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a test's")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(service.editor), "edit", broken)
+        visitor.edit(steps=2)
+        visitor.problem("Something broke inside (ZeroDivisionError: a test's)")
+        visitor.status("There is no result.")
+    visitor.edit(steps=2)
+    visitor.status("Done in")
+    visitor.problem("")
+
+
+def test_reloaded_during_a_job(visitor, held):
+    visitor.edit(steps=held)
+    visitor.status(f"of {held}")
     visitor.open()
     visitor.errors.clear()  # the browser's own complaint that a stream was cut
     visitor.edit(steps=2)
     visitor.status("Done in")
 
 
-def test_two_users_at_once(visitors):
+def test_two_users_at_once(visitors, held):
+    """The second one waits and is told so; the first one's Stop lets it through."""
     first, second = visitors(), visitors()
-    first.edit(target="a blue cat", steps=20)
+    first.edit(target="a blue cat", steps=held)
+    first.status(f"of {held}")
     second.edit(target="a green horse", steps=3)
+    second.status("Waiting in line: 1 job comes first")
+    first.page.locator("#edit-stop").click()
     second.status("Done in")
+    first.status("Stopped.")
+    first.edit(target="a blue cat", steps=3)
     first.status("Done in")
     for one, target in ((first, "a-blue-cat"), (second, "a-green-horse")):
         assert target in one.page.locator("#files").inner_text()

@@ -15,7 +15,7 @@ from freeprompt.errors import ConfigError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
 from freeprompt.studio.controls import panel
-from freeprompt.studio.jobs import Desk, Done, Failed, Step
+from freeprompt.studio.jobs import LONGEST_LINE, Desk, Done, Failed, Step, Stopped
 from freeprompt.studio.page import check_address
 from freeprompt.studio.recipe import Recipe
 
@@ -30,9 +30,28 @@ def steps(count, between=lambda: None):
     return work
 
 
+class Held:
+    """Work of many steps that goes on, a step at a time, when it is told to."""
+
+    def __init__(self):
+        self.begun, self.go, self.steps = threading.Event(), threading.Semaphore(0), 0
+
+    def __call__(self, callback):
+        for i in range(1000):
+            callback(Progress("edit", i, 1000, {}))
+            self.steps += 1
+            self.begun.set()
+            assert self.go.acquire(timeout=60)
+        return "all"
+
+
+def last(job):
+    return list(job)[-1]
+
+
 class TestDesk:
     def test_steps_and_then_the_result(self):
-        told = list(Desk(10).run(steps(3)))
+        told = list(Desk(10).start(steps(3)))
         assert [type(item) for item in told] == [Step, Step, Step, Done]
         assert told[-1].value == 3
         assert told[0].text == "editing: step 1 of 3"
@@ -45,43 +64,87 @@ class TestDesk:
         def broken(callback):
             raise ZeroDivisionError("division by zero")
 
-        assert list(Desk(10).run(wrong)) == [Failed("share must be smaller.")]
-        (failed,) = Desk(10).run(broken)
+        desk = Desk(10)
+        assert list(desk.start(wrong)) == [Failed("share must be smaller.")]
+        (failed,) = desk.start(broken)
         assert "ZeroDivisionError" in failed.sentence
         assert "goes on working" in failed.sentence
+        assert last(desk.start(steps(1))) == Done(1)
 
     def test_the_time_limit(self):
-        told = list(Desk(0.05).run(steps(1000, lambda: time.sleep(0.01))))
+        told = list(Desk(0.05).start(steps(1000, lambda: time.sleep(0.01))))
         assert "longer than 0.05 seconds" in told[-1].sentence
         assert len(told) < 100
 
-    def test_only_the_owner_halts_a_job(self):
-        desk, going = Desk(10), threading.Event()
-        running = desk.run(steps(500, lambda: time.sleep(0.005)), owner="a")
-        assert isinstance(next(running), Step)
+    def test_only_the_visitor_halts_a_job(self):
+        desk, work = Desk(60), Held()
+        running = desk.start(work, visitor="a", place="edit")
+        assert work.begun.wait(60)
         desk.halt("b")
-        assert isinstance(next(running), Step)
-        desk.halt("a")
-        going.set()
-        assert "stopped" in list(running)[-1].sentence
+        desk.halt("a", "compare")
+        desk.halt("")
+        assert not running.stopping
+        desk.halt("a", "edit")
+        work.go.release()
+        assert list(running)[-2:] == [Step("Stopping after this step", 0.001), Stopped()]
+        assert work.steps == 1
 
-    def test_the_next_job_ends_one_that_nobody_reads(self):
-        desk, busy, most = Desk(10), [], []
+    def test_a_job_is_halted_before_it_has_begun(self):
+        """Whatever the threads do, a halt after `start` finds the job."""
+        desk, work = Desk(60), Held()
+        first = desk.start(work, visitor="a")
+        second = desk.start(steps(3), visitor="b")
+        desk.halt("b")
+        assert last(second) == Stopped()
+        first.stop()
+        work.go.release()
+        assert last(first) == Stopped()
 
-        def slow(callback):
-            busy.append(1)
-            most.append(len(busy))
-            try:
-                return steps(1000, lambda: time.sleep(0.005))(callback)
-            finally:
-                busy.pop()
+    def test_a_newer_job_of_the_same_place_takes_over(self):
+        desk, work = Desk(60), Held()
+        old = desk.start(work, visitor="a", place="edit")
+        other = desk.start(steps(1), visitor="a", place="compare")
+        new = desk.start(steps(2), visitor="a", place="edit")
+        assert (old.replaced, other.replaced, new.replaced) == (True, False, False)
+        work.go.release()
+        assert [last(job) for job in (old, other, new)] == [Stopped(), Done(1), Done(2)]
 
-        abandoned = desk.run(slow)
-        next(abandoned)
-        began = time.monotonic()
-        assert list(desk.run(steps(2)))[-1] == Done(2)
-        assert time.monotonic() - began < 2
-        assert max(most) == 1
+    def test_programs_replace_nothing(self):
+        desk = Desk(60)
+        assert [last(desk.start(steps(n))) for n in (1, 2)] == [Done(1), Done(2)]
+        jobs = [desk.start(steps(n)) for n in (1, 2)]
+        assert [last(job) for job in jobs] == [Done(1), Done(2)]
+
+    def test_the_place_in_line_is_told(self):
+        desk, work = Desk(60), Held()
+        first = desk.start(work, visitor="a")
+        assert work.begun.wait(60)
+        second, third = (desk.start(steps(1), visitor=name) for name in "bc")
+        waiting = iter(third)
+        assert next(waiting).text == "Waiting in line: 2 jobs come first"
+        second.stop()
+        assert next(waiting).text == "Waiting in line: 1 job comes first"
+        first.stop()
+        work.go.release()
+        assert last(waiting) == Done(1)
+
+    def test_whoever_no_longer_listens_ends_it(self):
+        desk, work = Desk(60), Held()
+        with desk.start(work) as job:
+            assert next(iter(job)).text == "editing: step 1 of 1000"
+        work.go.release()
+        assert last(desk.start(steps(2))) == Done(2)
+        assert work.steps == 1
+
+    def test_a_full_line(self):
+        desk, work = Desk(60), Held()
+        jobs = [desk.start(work) for _ in range(LONGEST_LINE)]
+        assert "32 jobs are in line already" in last(desk.start(steps(1))).sentence
+        for job in jobs:
+            job.stop()
+        work.go.release()
+        assert [last(job) for job in jobs] == [Stopped()] * LONGEST_LINE
+        assert last(desk.start(steps(1))) == Done(1)
 
 
 class TestRecipe:

@@ -1,6 +1,5 @@
 """The tab that looks inside: where words look, where a pixel looks, by layer and step."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -12,8 +11,8 @@ from PIL import Image
 from freeprompt.analysis.maps import AttentionMaps
 from freeprompt.core.loop import Callback
 from freeprompt.images import resize
-from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import BUTTONS, QUEUE, bar, problem, seen
+from freeprompt.studio.parts import BUTTONS, ONE_BY_ONE, seen, whole
+from freeprompt.studio.runs import Order, Runner, Updates
 from freeprompt.studio.service import Service
 
 SIDE = 320
@@ -43,7 +42,7 @@ class AttentionTab:
     """
 
     def __init__(self, service: Service):
-        self.service = service
+        self.service, self.runner = service, Runner(service, "attention")
         sites = service.editor.model.sites
         layers = [f"{s.index}: {s.block}" for s in sites if s.kind == "cross"]
         with gr.Row():
@@ -59,9 +58,8 @@ class AttentionTab:
                         1, 100, value=20, step=1, label="Steps", elem_id="attention-steps"
                     )
                     self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                self.problem = problem("attention-problem")
-                go = gr.Button("Look", variant="primary", elem_id="attention-go")
-                self.status = gr.HTML(bar("Nothing has been looked at yet.", 0))
+                self.runner.buttons("Look")
+                self.runner.bar("Nothing has been looked at yet.")
                 self.word = gr.Dropdown([], label="Word", elem_id="attention-word")
                 self.layer = gr.Dropdown(
                     [EVERY, *layers], value=EVERY, label="Layer (cross-attention)"
@@ -113,63 +111,70 @@ class AttentionTab:
                     elem_id="film",
                 )
         self.maps = gr.State(None)
-        pick = [self.maps, self.word, self.layer, self.step]
-        go.click(
-            self._look,
+        self._wire(make_film)
+
+    def _wire(self, make_film: Any) -> None:
+        """Connect the controls; the pictures are redrawn one at a time, the last wish last."""
+        self.runner.wire(
+            self._order,
             [self.prompt, self.target, self.steps, self.seed],
-            [self.status, self.problem, self.maps, self.word, self.step, self.components],
-            concurrency_limit=1,
-            concurrency_id=QUEUE,
-            show_progress="minimal",
-            show_progress_on=self.status,
-            api_visibility="private",
-        ).then(self._overlays, pick, self.words, api_visibility="private")
+            [
+                self.maps,
+                self.word,
+                self.layer,
+                self.step,
+                self.components,
+                *self.words,
+                *self.looks,
+                self.film,
+            ],
+        )
+        pick = [self.maps, self.word, self.layer, self.step]
         for control in (self.word, self.layer, self.step):
-            control.change(self._overlays, pick, self.words, api_visibility="private")
+            control.change(
+                self._overlays, pick, self.words, concurrency_id="overlays", **ONE_BY_ONE
+            )
         for shown in self.words:
-            shown.select(self._point, self.maps, self.looks, api_visibility="private")
+            shown.select(self._point, self.maps, self.looks, concurrency_id="points", **ONE_BY_ONE)
         make_film.click(
-            self._film, [self.maps, self.word], [self.film, self.problem], api_visibility="private"
+            self._film,
+            [self.maps, self.word],
+            [self.film, self.runner.problem],
+            concurrency_id="film",
+            **ONE_BY_ONE,
         )
 
-    def _look(
-        self, request: gr.Request, prompt: str, target: str, steps: float, seed: float
-    ) -> Iterator[Mapping[Any, Any]]:
-        yield {self.status: bar("Starting", 0), self.problem: seen("")}
+    def _order(self, prompt: str, target: str, steps: float, seed: float) -> Order:
+        count, chosen = whole(steps, "Steps"), whole(seed, "Seed")
 
         def work(callback: Callback) -> AttentionMaps:
             return self.service.editor.attention(
                 prompt,
                 target=target.strip() or None,
                 by_step=True,
-                steps=int(steps),
-                seed=int(seed or 0),
+                steps=count,
+                seed=chosen,
                 callback=callback,
             )
 
-        for item in self.service.run(work, request.session_hash):
-            if isinstance(item, Step):
-                yield {self.status: bar(item.text, item.share)}
-            elif isinstance(item, Failed):
-                yield {
-                    self.status: bar("There is nothing to see.", 0),
-                    self.problem: seen(item.sentence),
-                }
-            else:
-                maps: AttentionMaps = item.value
-                found = maps.components(6)
-                yield {
-                    self.status: bar("Done.", 1),
-                    self.maps: maps,
-                    self.word: gr.update(choices=list(maps.words), value=maps.words[-1]),
-                    self.step: gr.update(maximum=int(steps) - 1, value=MEAN),
-                    self.components: [
-                        (_signed(one), f"{i}: {share:.0%}")
-                        for i, (one, share) in enumerate(
-                            zip(found.images, found.shares, strict=True), start=1
-                        )
-                    ],
-                }
+        return Order(work=work, shown=lambda maps: self._shown(maps, count))
+
+    def _shown(self, maps: AttentionMaps, steps: int) -> tuple[str, Updates]:
+        found, word = maps.components(6), maps.words[-1]
+        components = zip(found.images, found.shares, strict=True)
+        return "Done.", {
+            self.maps: maps,
+            self.word: gr.update(choices=list(maps.words), value=word),
+            self.layer: EVERY,
+            self.step: gr.update(maximum=steps - 1, value=MEAN),
+            self.components: [
+                (_signed(one), f"{i}: {share:.0%}")
+                for i, (one, share) in enumerate(components, start=1)
+            ],
+            **dict(zip(self.words, self._overlays(maps, word, EVERY, MEAN), strict=True)),
+            **dict.fromkeys(self.looks),
+            self.film: gr.update(visible=False),
+        }
 
     @staticmethod
     def _overlays(maps: AttentionMaps | None, word: str, layer: str, step: float) -> list[Any]:

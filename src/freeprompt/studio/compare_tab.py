@@ -1,6 +1,5 @@
 """The tab that sets all methods side by side on one source."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gradio as gr
@@ -8,8 +7,8 @@ import gradio as gr
 from freeprompt.api.compare import Comparison, compare
 from freeprompt.core.loop import Callback
 from freeprompt.methods import METHODS
-from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import BUTTONS, QUEUE, bar, problem, seen
+from freeprompt.studio.parts import BUTTONS, PRIVATE, bar, number, whole
+from freeprompt.studio.runs import Order, Runner, Updates
 from freeprompt.studio.service import Service
 
 FIRST = ("fpe", "p2p", "masactrl", "sdedit")
@@ -23,7 +22,7 @@ class CompareTab:
     """
 
     def __init__(self, service: Service):
-        self.service = service
+        self.service, self.runner = service, Runner(service, "compare")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.source = gr.Textbox("a red car on the street", label="Source prompt")
@@ -41,12 +40,9 @@ class CompareTab:
                     )
                     self.guidance = gr.Slider(0, 20, value=7.5, step=0.1, label="Guidance")
                     self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                self.problem = problem("compare-problem")
-                with gr.Row():
-                    go = gr.Button("Compare", variant="primary", elem_id="compare-go")
-                    stop = gr.Button("Stop", variant="stop")
+                self.runner.buttons("Compare")
             with gr.Column(scale=3, min_width=320):
-                self.status = gr.HTML(bar("Nothing has been compared yet.", 0))
+                self.runner.bar("Nothing has been compared yet.")
                 self.grid = gr.Image(
                     buttons=BUTTONS,
                     alt_text="Every method on the same source",
@@ -61,9 +57,11 @@ class CompareTab:
                     interactive=False,
                     wrap=True,
                 )
-        everything.click(lambda: list(METHODS), None, self.methods, api_visibility="private")
-        running = go.click(
-            self._compare,
+        everything.click(
+            lambda: list(METHODS), None, self.methods, trigger_mode="multiple", **PRIVATE
+        )
+        self.runner.wire(
+            self._order,
             [
                 self.source,
                 self.image,
@@ -73,28 +71,11 @@ class CompareTab:
                 self.guidance,
                 self.seed,
             ],
-            [self.status, self.grid, self.costs, self.problem],
-            concurrency_limit=1,
-            concurrency_id=QUEUE,
-            show_progress="minimal",
-            show_progress_on=self.status,
-            api_visibility="private",
-        )
-        stop.click(
-            self._stopped,
-            None,
-            self.status,
-            cancels=[running],
-            api_visibility="private",
+            [self.grid, self.costs],
         )
 
-    def _stopped(self, request: gr.Request) -> str:
-        self.service.halt(request.session_hash)
-        return bar("Stopped.", 0)
-
-    def _compare(
+    def _order(
         self,
-        request: gr.Request,
         source: str,
         image: str | None,
         target: str,
@@ -102,40 +83,36 @@ class CompareTab:
         steps: float,
         guidance: float,
         seed: float,
-    ) -> Iterator[Mapping[Any, Any]]:
-        yield {self.status: bar("Starting", 0), self.problem: seen("")}
+    ) -> Order:
         now = {"method": ""}
+        wishes: dict[str, Any] = {
+            "source": source.strip() or None,
+            "image": image,
+            "methods": methods,
+            "steps": whole(steps, "Steps"),
+            "guidance": number(guidance, "Guidance"),
+            "seed": whole(seed, "Seed"),
+        }
 
         def work(callback: Callback) -> Comparison:
             def begin(method: str) -> Callback:
                 now["method"] = f"{method} ({methods.index(method) + 1} of {len(methods)}), "
                 return callback
 
-            return compare(
-                self.service.editor,
-                target,
-                source=source.strip() or None,
-                image=image,
-                methods=methods,
-                steps=int(steps),
-                guidance=float(guidance),
-                seed=int(seed or 0),
-                begin=begin,
-            )
+            return compare(self.service.editor, target, begin=begin, **wishes)
 
-        for item in self.service.run(work, request.session_hash):
-            if isinstance(item, Step):
-                yield {self.status: bar(now["method"] + item.text, item.share)}
-            elif isinstance(item, Failed):
-                sentence = item.sentence
-                yield {self.status: bar("There is no result.", 0), self.problem: seen(sentence)}
-            else:
-                done: Comparison = item.value
-                yield {
-                    self.status: bar("Done.", 1),
-                    self.grid: done.picture(columns=3),
-                    self.costs: [
-                        [e.method, e.sample_forwards, round(e.seconds, 1), e.refused]
-                        for e in done.entries
-                    ],
-                }
+        return Order(
+            work=work,
+            shown=self._shown,
+            stepped=lambda step: {
+                self.runner.status: bar(now["method"] + step.text, step.share),
+            },
+        )
+
+    def _shown(self, done: Comparison) -> tuple[str, Updates]:
+        return "Done.", {
+            self.grid: done.picture(columns=3),
+            self.costs: [
+                [e.method, e.sample_forwards, round(e.seconds, 1), e.refused] for e in done.entries
+            ],
+        }

@@ -1,7 +1,7 @@
 """The tab that edits."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -12,9 +12,10 @@ from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
 from freeprompt.picture import open_image
 from freeprompt.studio.controls import panel
-from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import BUTTONS, QUEUE, SHOWN, bar, large, problem, seen
+from freeprompt.studio.jobs import Step
+from freeprompt.studio.parts import BUTTONS, PRIVATE, SHOWN, large, number, problem, seen, whole
 from freeprompt.studio.recipe import Recipe
+from freeprompt.studio.runs import Order, Runner, Updates
 from freeprompt.studio.service import Service
 
 OWN = "the method's own"
@@ -33,7 +34,7 @@ class EditTab:
     """
 
     def __init__(self, service: Service):
-        self.service = service
+        self.service, self.runner = service, Runner(service, "edit")
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
                 self._wishes()
@@ -90,10 +91,7 @@ class EditTab:
             self.inversion = gr.Dropdown([OWN, *INVERSIONS], value=OWN, label="Inversion")
             self.inverting = panel(INVERSIONS, OWN)
             self.negative = gr.Textbox("", label="Negative prompt", lines=1)
-        self.problem = problem("edit-problem")
-        with gr.Row():
-            self.go = gr.Button("Edit", variant="primary", elem_id="edit-go")
-            self.stop = gr.Button("Stop", variant="stop", elem_id="edit-stop")
+        self.runner.buttons("Edit")
         gr.Examples(
             [list(row) for row in EXAMPLES],
             [self.source, self.targets, self.method],
@@ -102,7 +100,7 @@ class EditTab:
         )
 
     def _results(self) -> None:
-        self.status = gr.HTML(bar("Nothing has been edited yet.", 0), elem_id="edit-status")
+        self.runner.bar("Nothing has been edited yet.")
         self.preview = gr.Image(
             buttons=BUTTONS,
             alt_text="As it forms",
@@ -146,14 +144,13 @@ class EditTab:
             self.provenance = gr.Code(label="Provenance", language="json", interactive=False)
 
     def _wire(self) -> None:
-        private = {"api_visibility": "private"}
         self.method.change(
-            self.parameters.shown, self.method, list(self.parameters.groups.values()), **private
+            self.parameters.shown, self.method, list(self.parameters.groups.values()), **PRIVATE
         )
         self.inversion.change(
-            self.inverting.shown, self.inversion, list(self.inverting.groups.values()), **private
+            self.inverting.shown, self.inversion, list(self.inverting.groups.values()), **PRIVATE
         )
-        self.image.change(self._opened, self.image, [self.look, self.image_problem], **private)
+        self.image.change(self._opened, self.image, [self.look, self.image_problem], **PRIVATE)
         self.inputs = [
             self.source,
             self.image,
@@ -168,41 +165,21 @@ class EditTab:
             *self.parameters.components,
             *self.inverting.components,
         ]
-        outputs = [
-            self.status,
-            self.preview,
-            self.slider,
-            self.gallery,
-            self.facts,
-            self.files,
-            self.command,
-            self.python,
-            self.provenance,
-            self.problem,
-            self.image_problem,
-            self.target_problem,
-        ]
-        running = self.go.click(
-            self._edit,
+        self.runner.wire(
+            self._order,
             self.inputs,
-            outputs,
-            concurrency_limit=1,
-            concurrency_id=QUEUE,
-            show_progress="minimal",
-            show_progress_on=self.status,
-            **private,
+            [
+                self.preview,
+                self.slider,
+                self.gallery,
+                self.facts,
+                self.files,
+                self.command,
+                self.python,
+                self.provenance,
+            ],
+            problems=[self.image_problem, self.target_problem],
         )
-        self.stop.click(
-            self._stopped,
-            None,
-            [self.status, self.preview],
-            cancels=[running],
-            **private,
-        )
-
-    def _stopped(self, request: gr.Request) -> tuple[Any, Any]:
-        self.service.halt(request.session_hash)
-        return bar("Stopped.", 0), gr.update(visible=False)
 
     @staticmethod
     def _opened(path: str | None) -> tuple[Any, Any]:
@@ -231,47 +208,38 @@ class EditTab:
             mask=mask,
             method=method,
             inversion=via,
-            steps=int(steps),
-            guidance=float(guidance),
+            steps=whole(steps, "Steps"),
+            guidance=number(guidance, "Guidance"),
             negative=(negative or "").strip(),
-            seed=int(seed or 0),
+            seed=whole(seed, "Seed"),
             parameters=parameters,
         )
 
-    def _edit(self, request: gr.Request, *values: Any) -> Iterator[Mapping[Any, Any]]:
+    def _order(self, *values: Any) -> Order:
         recipe = self.recipe(values)
-        clean = {
-            self.problem: seen(""),
-            self.image_problem: seen(""),
-            self.target_problem: seen(""),
-        }
-        yield {self.status: bar("Starting", 0), **clean}
-        for item in self.service.edit(recipe, request.session_hash):
-            if isinstance(item, Step):
-                update = {self.status: bar(item.text, item.share)}
-                if item.preview is not None:
-                    update[self.preview] = gr.update(value=large(item.preview), visible=True)
-                yield update
-            elif isinstance(item, Failed):
-                hidden = gr.update(visible=False)
-                yield {
-                    self.status: bar("There is no result.", 0),
-                    self.preview: hidden,
-                    self._beside(item.sentence): seen(item.sentence),
-                }
-            else:
-                yield self._shown(item.value, recipe)
+        return Order(
+            work=self.service.editing(recipe),
+            shown=lambda result: self._shown(result, recipe),
+            stepped=self._stepped,
+            after={self.preview: gr.update(visible=False)},
+            beside=self._beside,
+        )
+
+    def _stepped(self, step: Step) -> Updates:
+        if step.preview is None:
+            return {}
+        return {self.preview: gr.update(value=large(step.preview), visible=True)}
 
     def _beside(self, sentence: str) -> Any:
-        """Return the place nearest to the control that a sentence speaks of."""
+        """Return the place nearest to the control that a sentence speaks of, if not below all."""
         said = sentence.lower()
         if "target prompt" in said:
             return self.target_problem
         if "image" in said.split(".")[0] or "mask" in said.split(".")[0]:
             return self.image_problem
-        return self.problem
+        return None
 
-    def _shown(self, result: EditResult, recipe: Recipe) -> Mapping[Any, Any]:
+    def _shown(self, result: EditResult, recipe: Recipe) -> tuple[str, Updates]:
         before = result.inverted.picture.image if result.inverted else result.source
         pictures = [(large(before), "source")]
         if result.inverted is not None and result.inverted.reconstructed:
@@ -280,9 +248,7 @@ class EditTab:
         edits = zip(result.images, result.targets, strict=True)
         pictures += [(large(image), target) for image, target in edits]
         p = result.provenance
-        return {
-            self.status: bar(f"Done in {p.seconds:.1f} s.", 1),
-            self.preview: gr.update(visible=False),
+        return f"Done in {p.seconds:.1f} s.", {
             self.slider: (large(before), large(result.images[0])),
             self.gallery: pictures,
             self.facts: _facts(result),

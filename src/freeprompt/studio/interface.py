@@ -10,7 +10,6 @@ from freeprompt.errors import FreepromptError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
 from freeprompt.studio.jobs import Done, Failed
-from freeprompt.studio.parts import QUEUE
 from freeprompt.studio.recipe import Recipe
 from freeprompt.studio.service import Service
 
@@ -68,7 +67,7 @@ def add_interface(service: Service) -> None:
             seed=seed,
             parameters=parameters or {},
         )
-        for item in service.edit(recipe):
+        for item in service.start(service.editing(recipe)):
             if isinstance(item, Failed):
                 raise gr.Error(item.sentence)
             if isinstance(item, Done):
@@ -92,6 +91,6 @@ def add_interface(service: Service) -> None:
         described: dict[str, dict[str, Any]] = owner.described()
         return described
 
-    gr.api(edit, api_name="edit", concurrency_limit=1, concurrency_id=QUEUE)
+    gr.api(edit, api_name="edit", concurrency_limit=None)  # the desk keeps the line
     gr.api(methods, api_name="methods")
     gr.api(parameters, api_name="parameters")

@@ -1,4 +1,4 @@
-"""Jobs: work on the one model, told step by step, cancelled between two steps."""
+"""Jobs: work on the one model, in line, told step by step, stopped between two steps."""
 
 import logging
 import threading
@@ -15,6 +15,9 @@ from freeprompt.errors import FreepromptError
 from freeprompt.images import to_images
 from freeprompt.models import UNetModel
 
+Work = Callable[[Callback], Any]
+
+LONGEST_LINE = 32  # jobs; each holds one of the server's 40 threads while it waits
 PREVIEW_SECONDS = 0.7  # between two previews, at least
 PREVIEW_SHARE = 10  # and at least so many times what a preview takes
 LABELS = {
@@ -30,9 +33,13 @@ class StoppedError(Exception):
     """Raised inside a job, between two steps, to end it."""
 
 
+class TooLongError(Exception):
+    """Raised inside a job that has had its time."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """What the page is told while a job runs.
+    """What the page is told while a job waits or runs.
 
     Attributes:
         text: What is going on.
@@ -59,6 +66,14 @@ class Failed:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """The end of a job that was stopped."""
+
+
+News = Step | Done | Failed | Stopped
+
+
 class Previews:
     """Decodes the target now and then, and never for more than a tenth of the time."""
 
@@ -77,64 +92,184 @@ class Previews:
         return picture
 
 
-class Desk:
-    """Does one job at a time, and knows whose it is.
+class Job:
+    """One piece of work, in line from the moment it is made; iterating it tells how it goes.
 
-    A page that is closed or stopped leaves its generator hanging, and the work would go on unseen.
-    So a job is ended by its owner's `halt`, or by the next job, which waits for at most one step.
+    As a context it is stopped at the end: whoever no longer listens has no use for the rest.
+
+    Attributes:
+        visitor: Whose it is; empty for a program.
+        place: From where on the page it was asked for.
+        replaced: Whether the same visitor asked for something else from the same place since.
+    """
+
+    def __init__(
+        self,
+        visitor: str,
+        place: str,
+        changed: threading.Condition,
+        previews: Previews | None = None,
+    ):
+        self.visitor, self.place, self.replaced = visitor, place, False
+        self._changed, self._previews, self._share = changed, previews, 0.0
+        self._told: Queue[News] = Queue()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def __iter__(self) -> Iterator[News]:
+        """Yield steps and, at the end, one `Done`, `Failed` or `Stopped`."""
+        while True:
+            item = self._told.get()
+            yield item
+            if not isinstance(item, Step):
+                return
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is to end."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """End it: at once if it waits, else after the present step, which is said."""
+        with self._changed:
+            if not self.stopping:
+                self._stop.set()
+                self.tell(Step("Stopping after this step", self._share))
+                self._changed.notify_all()
+
+    def tell(self, item: News) -> None:
+        """Let whoever iterates know."""
+        self._told.put(item)
+
+    def callback(self, until: float) -> Callback:
+        """Return the callback that tells of the work's progress.
+
+        Args:
+            until: Time by `time.monotonic` at which it has taken too long.
+        """
+
+        def progressed(progress: Progress) -> None:
+            if self.stopping:
+                raise StoppedError
+            if time.monotonic() > until:
+                raise TooLongError
+            step = _step(progress, self._previews)
+            self._share = step.share
+            self.tell(step)
+
+        return progressed
+
+
+class Desk:
+    """Does one job at a time, in the order in which they were asked for.
+
+    A job is known from `start` on, so that whatever comes after it, a `halt` or a newer job, finds
+    it: waiting, about to begin, or at work.
 
     Args:
-        limit: Seconds that a job may take.
+        limit: Seconds that a job may take once it has begun.
     """
 
     def __init__(self, limit: float):
         self.limit = limit
-        self._busy, self._stop, self._owner = threading.Lock(), threading.Event(), ""
+        self._line: list[Job] = []  # the first one has the model
+        self._changed = threading.Condition()  # reentrant
 
-    def halt(self, owner: str) -> None:
-        """End the present job between two steps, if it is this owner's."""
-        if owner == self._owner:
-            self._stop.set()
-
-    def run(
-        self, work: Callable[[Callback], Any], *, owner: str = "", previews: Previews | None = None
-    ) -> Iterator[Step | Done | Failed]:
-        """Do work in a thread and tell of it.
+    def start(
+        self, work: Work, *, visitor: str = "", place: str = "", previews: Previews | None = None
+    ) -> Job:
+        """Put work in line, in place of what the same visitor asked for from the same place.
 
         Args:
             work: Called with a progress callback, which raises `StoppedError` to end it.
-            owner: Whose it is.
+            visitor: Whose it is; empty for a program, which replaces nothing.
+            place: From where on the page it is asked for.
             previews: Makes previews, or None for none.
-
-        Yields:
-            Steps, and at the end one `Done` or `Failed`.
         """
-        told: Queue[Step | Done | Failed] = Queue()
-        self._stop.set()  # whatever still runs has nobody left to look at it
+        job = Job(visitor, place, self._changed, previews)
+        with self._changed:
+            for other in self._of(visitor, place):
+                other.replaced = True
+                other.stop()
+            if len(self._line) >= LONGEST_LINE:
+                job.tell(Failed(f"{LONGEST_LINE} jobs are in line already. Try again in a while."))
+                return job
+            self._line.append(job)
+        threading.Thread(target=self._do, args=(job, work), daemon=True).start()
+        return job
 
-        def whole() -> None:
-            with self._busy:
-                stop = self._stop = threading.Event()
-                self._owner, began = owner, time.monotonic()
+    def halt(self, visitor: str, place: str | None = None) -> None:
+        """Stop a visitor's jobs.
 
-                def callback(progress: Progress) -> None:
-                    if stop.is_set():
-                        raise StoppedError("The job was stopped.")
-                    if time.monotonic() > began + self.limit:
-                        raise StoppedError(
-                            f"The job was stopped: it took longer than {self.limit:g} seconds. "
-                            "Use fewer steps, or start the studio with a larger --time-limit."
-                        )
-                    told.put(_step(progress, previews))
+        Args:
+            visitor: Whose.
+            place: Only those asked for from there; None for all.
+        """
+        with self._changed:
+            for job in self._of(visitor, place):
+                job.stop()
 
-                told.put(_outcome(work, callback))
+    def _of(self, visitor: str, place: str | None) -> list[Job]:
+        mine = [job for job in self._line if visitor and job.visitor == visitor]
+        return [job for job in mine if place in (None, job.place)]
 
-        threading.Thread(target=whole, daemon=True).start()
-        while True:
-            item = told.get()
-            yield item
-            if not isinstance(item, Step):
-                return
+    def _do(self, job: Job, work: Work) -> None:
+        """Wait, work, leave the line, tell how it ended; in a thread of its own."""
+
+        def whole() -> Any:
+            self._wait(job)
+            return work(job.callback(time.monotonic() + self.limit))
+
+        outcome = self._outcome(whole)
+        with self._changed:
+            self._line.remove(job)
+            self._changed.notify_all()
+        job.tell(outcome)
+
+    def _wait(self, job: Job) -> None:
+        """Return when the job is the first in line.
+
+        Raises:
+            StoppedError: if it was stopped meanwhile.
+        """
+        said = 0
+        with self._changed:
+            while (before := self._line.index(job)) and not job.stopping:
+                if before != said:
+                    job.tell(Step(_waiting(before), 0.0))
+                    said = before
+                self._changed.wait()
+        if job.stopping:
+            raise StoppedError
+
+    def _outcome(self, whole: Callable[[], Any]) -> News:
+        try:
+            return Done(whole())
+        except StoppedError:
+            return Stopped()
+        except TooLongError:
+            return Failed(
+                f"The job was stopped: it took longer than {self.limit:g} seconds. "
+                "Use fewer steps, or start the studio with a larger --time-limit."
+            )
+        except Exception as error:
+            return Failed(sentence(error))
+
+
+def sentence(error: Exception) -> str:
+    """Say what went wrong; what nobody foresaw goes to the log as well, with its traceback."""
+    if isinstance(error, FreepromptError):
+        return str(error)
+    logging.getLogger(__name__).error("a job of the studio failed", exc_info=error)
+    return (
+        f"Something broke inside ({type(error).__name__}: {error}). The page goes on working; "
+        "the details are in the terminal."
+    )
 
 
 def _step(progress: Progress, previews: Previews | None) -> Step:
@@ -146,14 +281,6 @@ def _step(progress: Progress, previews: Previews | None) -> Step:
     )
 
 
-def _outcome(work: Callable[[Callback], Any], callback: Callback) -> "Done | Failed":
-    try:
-        return Done(work(callback))
-    except (FreepromptError, StoppedError) as error:
-        return Failed(str(error))
-    except Exception as error:
-        logging.getLogger(__name__).exception("a job of the studio failed")
-        return Failed(
-            f"Something broke inside ({type(error).__name__}: {error}). The page goes on working; "
-            "the details are in the terminal."
-        )
+def _waiting(before: int) -> str:
+    jobs = "1 job comes" if before == 1 else f"{before} jobs come"
+    return f"Waiting in line: {jobs} first"

@@ -1,18 +1,17 @@
 """The tab in which the layers and the window of Free-Prompt-Editing are chosen by hand."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
 from freeprompt.api import EditResult
 from freeprompt.core import Site, Sites
-from freeprompt.core.loop import Callback
 from freeprompt.errors import FreepromptError
-from freeprompt.studio.jobs import Failed, Step
-from freeprompt.studio.parts import BUTTONS, QUEUE, bar, large, problem, seen
+from freeprompt.studio.parts import BUTTONS, ONE_BY_ONE, large, seen, whole
 from freeprompt.studio.recipe import Recipe
+from freeprompt.studio.runs import Order, Runner, Updates
 from freeprompt.studio.service import Service
 
 PRESETS = {"None": "none", "Below top": "self:below-top", "Paper": "self:paper", "All": "self:all"}
@@ -26,16 +25,17 @@ class LayersTab:
     """
 
     def __init__(self, service: Service):
-        self.service = service
+        self.service, self.runner = service, Runner(service, "layers")
         self.sites = [s for s in service.editor.model.sites if s.kind == "self"]
         side = service.editor.model.native_size // service.editor.model.granularity
         self.labels = {s.index: _label(s, side) for s in self.sites}
+        self.presets = self._presets()
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.source = gr.Textbox("a red car on the street", label="Source prompt")
                 self.target = gr.Textbox("a blue bus on the street", label="Target prompt")
                 with gr.Row():
-                    buttons = {name: gr.Button(name, size="sm") for name in PRESETS}
+                    buttons = {name: gr.Button(name, size="sm") for name in self.presets}
                 self.strip = gr.CheckboxGroup(
                     list(self.labels.values()),
                     value=self._selected("self:below-top"),
@@ -55,10 +55,9 @@ class LayersTab:
                         1, 100, value=20, step=1, label="Steps", elem_id="layers-steps"
                     )
                     self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-                self.problem = problem("layers-problem")
-                go = gr.Button("Redraw", variant="primary", elem_id="layers-go")
+                self.runner.buttons("Redraw")
             with gr.Column(scale=3, min_width=320):
-                self.status = gr.HTML(bar("Change a layer or the window to redraw.", 0))
+                self.runner.bar("Change a layer or the window to redraw.")
                 self.slider = gr.ImageSlider(
                     label="Source and edit", format="png", interactive=False, elem_id="layers-pair"
                 )
@@ -71,76 +70,68 @@ class LayersTab:
                         format="png",
                         columns=1,
                     )
-        for name, button in buttons.items():
+        presets = [
             button.click(
-                lambda chosen=PRESETS[name]: self._preset(chosen),
+                lambda chosen=self.presets[name]: chosen,
                 None,
-                [self.strip, self.problem],
-                api_visibility="private",
+                self.strip,
+                concurrency_id="strip",
+                **ONE_BY_ONE,
             )
-        gr.on(
-            [go.click, self.strip.input, self.window.release],
-            self._redraw,
+            for name, button in buttons.items()
+        ]
+        self.runner.wire(
+            self._order,
             [self.source, self.target, self.strip, self.window, self.steps, self.seed],
-            [self.status, self.slider, self.command, self.problem],
-            concurrency_limit=1,
-            concurrency_id=QUEUE,
-            trigger_mode="always_last",
-            show_progress="hidden",
-            api_visibility="private",
+            [self.slider, self.command],
+            triggers=[self.strip.input, self.window.release],
+            follows=presets,
         )
 
     def _selected(self, expression: str) -> list[str]:
         model = self.service.editor.model
         return [self.labels[s.index] for s in Sites(expression).select(model.sites, model.name)]
 
-    def _preset(self, expression: str) -> tuple[Any, Any]:
-        try:
-            return self._selected(expression), seen("")
-        except FreepromptError as error:
-            return gr.update(), seen(str(error))
+    def _presets(self) -> dict[str, list[str]]:
+        """Return the layers of every preset that this model has."""
+        found = {}
+        for name, expression in PRESETS.items():
+            with suppress(FreepromptError):
+                found[name] = self._selected(expression)
+        return found
 
     def expression(self, strip: Sequence[str]) -> str:
         """Return the site expression of the layers that are switched on."""
         chosen = [str(index) for index, label in self.labels.items() if label in strip]
         return "self:" + ",".join(chosen) if chosen else "none"
 
-    def _redraw(
+    def _order(
         self,
-        request: gr.Request,
         source: str,
         target: str,
         strip: list[str],
         window: float,
         steps: float,
         seed: float,
-    ) -> Iterator[Mapping[Any, Any]]:
+    ) -> Order:
         recipe = Recipe(
             model=self.service.model,
             targets=[target],
             source=source,
-            steps=int(steps),
-            seed=int(seed or 0),
+            steps=whole(steps, "Steps"),
+            seed=whole(seed, "Seed"),
             parameters={"sites": self.expression(strip), "share": round(float(window), 2)},
         )
+        return Order(
+            work=self.service.editing(recipe), shown=lambda result: self._shown(result, recipe)
+        )
 
-        def work(callback: Callback) -> EditResult:
-            return self.service.editor.edit(recipe.targets, callback=callback, **recipe.arguments())
-
-        for item in self.service.run(work, request.session_hash):
-            if isinstance(item, Step):
-                yield {self.status: bar(item.text, item.share)}
-            elif isinstance(item, Failed):
-                sentence = item.sentence
-                yield {self.status: bar("There is no result.", 0), self.problem: seen(sentence)}
-            else:
-                result: EditResult = item.value
-                yield {
-                    self.status: bar(f"Done in {result.provenance.seconds:.1f} s.", 1),
-                    self.slider: (large(result.source), large(result.images[0])),
-                    self.command: recipe.command(),
-                    self.problem: seen(" ".join(result.provenance.notes)),
-                }
+    def _shown(self, result: EditResult, recipe: Recipe) -> tuple[str, Updates]:
+        return f"Done in {result.provenance.seconds:.1f} s.", {
+            self.slider: (large(result.source), large(result.images[0])),
+            self.command: recipe.command(),
+            self.runner.problem: seen(" ".join(result.provenance.notes)),
+        }
 
     def _curves(self) -> list[tuple[str, str]]:
         """Return the pictures that `freeprompt search` left in the results folder."""

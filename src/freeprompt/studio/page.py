@@ -61,7 +61,7 @@ def build(service: Service) -> Any:
         add_interface(service)
 
         def left(request: gr.Request) -> None:  # type: ignore[name-defined]
-            service.halt(request.session_hash)
+            service.halt(request.session_hash or "")
 
         page.unload(left)
     page.queue(max_size=32, default_concurrency_limit=4)

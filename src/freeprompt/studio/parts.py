@@ -6,9 +6,12 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from freeprompt.errors import ConfigError
 from freeprompt.images import resize
 
-QUEUE = "model"  # all jobs that need the model wait in one line
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events that are only the page's
+# of quick events: none is dropped while another is answered, and they keep their order
+ONE_BY_ONE: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "concurrency_limit": 1}
 BUTTONS = ["download", "fullscreen"]  # without "share", which would send pictures elsewhere
 SHOWN = 384  # pixels to which small models' pictures are enlarged on the page
 
@@ -21,6 +24,22 @@ def problem(name: str) -> Any:
 def seen(sentence: str) -> Any:
     """Return the update that shows a sentence, or hides its place if there is none."""
     return gr.update(value=sentence, visible=bool(sentence))
+
+
+def number(value: float | None, name: str) -> float:
+    """Return a control's number.
+
+    Raises:
+        ConfigError: if the control was left empty.
+    """
+    if value is None:
+        raise ConfigError(f"{name} is empty. Give a number.")
+    return float(value)
+
+
+def whole(value: float | None, name: str) -> int:
+    """Return a control's whole number; raises as `number` does."""
+    return int(number(value, name))
 
 
 def bar(text: str, share: float) -> str:

@@ -2,16 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
 
 from freeprompt.api import Editor, EditResult
 from freeprompt.core.loop import Callback
 from freeprompt.picture import Picture, open_image
-from freeprompt.studio.jobs import Desk, Done, Failed, Previews, Step
+from freeprompt.studio.jobs import Desk, Job, Previews, Work
 from freeprompt.studio.recipe import Recipe
 
 KEPT_SECONDS = 3600  # that files stay to be downloaded
@@ -47,18 +45,17 @@ class Service:
     def __post_init__(self) -> None:
         self._desk = Desk(self.limit)
 
-    def run(
-        self, work: Callable[[Callback], Any], owner: str | None = None
-    ) -> Iterator[Step | Done | Failed]:
-        """Do a job, telling of every step; see `jobs.Desk.run`."""
-        return self._desk.run(work, owner=owner or "", previews=Previews(self.editor.model))
+    def start(self, work: Work, *, visitor: str = "", place: str = "") -> Job:
+        """Put a job in line; see `jobs.Desk.start`. Visitors, who look on, are sent previews."""
+        previews = Previews(self.editor.model) if visitor else None
+        return self._desk.start(work, visitor=visitor, place=place, previews=previews)
 
-    def halt(self, owner: str | None) -> None:
-        """End the present job if it is this owner's."""
-        self._desk.halt(owner or "")
+    def halt(self, visitor: str, place: str | None = None) -> None:
+        """Stop a visitor's jobs: those of one place on the page, or all."""
+        self._desk.halt(visitor, place)
 
-    def edit(self, recipe: Recipe, owner: str | None = None) -> Iterator[Step | Done | Failed]:
-        """Edit, and measure the inversion of a real image."""
+    def editing(self, recipe: Recipe) -> Work:
+        """Return the work of an edit, which measures the inversion of a real image too."""
 
         def work(callback: Callback) -> EditResult:
             given = recipe.arguments()
@@ -68,7 +65,7 @@ class Service:
                 result.inverted.reconstruct(callback)
             return result
 
-        return self.run(work, owner)
+        return work
 
     def keep(self, result: EditResult) -> list[str]:
         """Write a result's pictures to be downloaded; return the files, edits first."""
