@@ -14,7 +14,11 @@ from freeprompt.methods import METHODS
 from freeprompt.models.tiny import tiny_sd
 
 SOURCE, TARGET = "a red dog", "a blue cat"
-FEW = {"masactrl": {"start": 1}, "edit-friendly": {"skip": 0.25}}
+FEW = {
+    "masactrl": {"start": 1},
+    "edit-friendly": {"skip": 0.25},
+    "imagic": {"embedding_steps": 2, "model_steps": 2},
+}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ EMPTY = {
     "diffedit": {"encode": 0},
     "fpe": {"share": 0},
     "fpe-protect": {"share": 0, "blend_start": 1},
+    "imagic": {"mix": 0},
     "infedit": {"strength": 0},
     "ledits": {"skip": 1},
     "masactrl": {"start": STEPS},
@@ -32,6 +33,7 @@ FORWARDS = {  # (generated, real) at 50 steps
     "diffedit": (2 * 50 + 10 * 2 + 2 * 40, 50 + 10 * 2 + 2 * 40),
     "fpe": (4 * 50, 50 + 3 * 40 + 2 * 10),
     "fpe-protect": (2 * 50 + 10 * 2 + 3 * 40 + 2 * 10, 50 + 10 * 2 + 3 * 40 + 2 * 10),
+    "imagic": (2 * 50 + 3 + 2 + 2 * 50, 3 + 2 + 2 * 50),  # with few training steps, see FEW_STEPS
     "infedit": (2 * 50 + 6 * 50, 6 * 50),
     "ledits": (2 * 50 + 43 + 2 * 43, 43 + 2 * 43),
     "masactrl": (4 * 50, 50 + 2 * 4 + 3 * 46),
@@ -42,7 +44,11 @@ FORWARDS = {  # (generated, real) at 50 steps
     "turbo-edit": (2 * 4 + 3 * 4, 3 * 4),
 }
 USUAL_STEPS = {"turbo-edit": 4}  # the others have 50
-FEW_STEPS = {"masactrl": {"start": 1}}  # so that its window begins within them
+FEW_STEPS = {
+    "masactrl": {"start": 1},  # so that its window begins within them
+    "imagic": {"embedding_steps": 3, "model_steps": 2},
+}
+TRAINING = {"imagic": FEW_STEPS["imagic"]}
 pytestmark = pytest.mark.parametrize("name", list(METHODS))
 
 
@@ -115,7 +121,7 @@ def test_an_empty_window_edits_nothing_and_says_so(editor, name):
 def test_counted_work(editor, picture, name):
     seen = []
     hook = editor.pipe.unet.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
-    plan = {"method": name, "steps": USUAL_STEPS.get(name, 50)}
+    plan = {"method": name, "steps": USUAL_STEPS.get(name, 50), **TRAINING.get(name, {})}
     generated = editor.edit(TARGET, source=SOURCE, **plan)
     counted = [sum(seen)]
     seen.clear()

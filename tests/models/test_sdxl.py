@@ -110,7 +110,11 @@ def test_empty_prompts_are_zeros_where_the_checkpoint_says_so(pipe):
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method(editor, name):
-    few = {"masactrl": {"start": 1}, "edit-friendly": {"skip": 0.25}}.get(name, {})
+    few = {
+        "masactrl": {"start": 1},
+        "edit-friendly": {"skip": 0.25},
+        "imagic": {"embedding_steps": 2, "model_steps": 1},
+    }.get(name, {})
     generated = editor.edit(TARGET, source=SOURCE, method=name, steps=STEPS, **few)
     assert generated.images[0].tobytes() != generated.source.tobytes()
     real = editor.edit(

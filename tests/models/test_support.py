@@ -32,7 +32,10 @@ COLUMNS = {  # name: (real image?, (width, height), source prompt?)
 }
 SOURCE, TARGET = "a red dog", "a blue cat"
 STEPS = 4
-FEW = {"masactrl": {"start": 1}}  # so that its window begins within so few steps
+FEW = {
+    "masactrl": {"start": 1},  # so that its window begins within so few steps
+    "imagic": {"embedding_steps": 2, "model_steps": 2},
+}
 BEFOREHAND = {"fpe-protect"}  # finds its mask on the finished source, which is drawn on its own
 HEAD = f"""# What works with what
 

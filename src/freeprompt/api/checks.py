@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from operator import index
+from pathlib import Path
 from typing import Any
 
 from freeprompt.api.source import InvertedImage
@@ -148,6 +149,24 @@ def check_sites(method: Method, model: Model) -> None:
         value = getattr(method, name)
         if isinstance(value, Sites):
             value.select(model.sites, model.name)
+
+
+def check_keep(method: Method, keep: Any) -> None:
+    """Check that there is something to keep, and a place for it.
+
+    Raises:
+        ConfigError: if the method learns nothing, or the place is no folder.
+    """
+    if keep is None:
+        return
+    if not method.trains:
+        able = ", ".join(name for name in METHODS if METHODS[name].trains)
+        raise ConfigError(
+            f"{METHODS.name_of(method)} learns nothing that could be kept. Leave keep (--keep) "
+            f"out; it is for {able}."
+        )
+    if not isinstance(keep, str | Path) or Path(keep).is_file():
+        raise ConfigError(f"keep must name a folder, which is made if missing; got {keep!r}.")
 
 
 def check_reuse(

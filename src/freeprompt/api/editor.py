@@ -12,6 +12,7 @@ from freeprompt.api import attention as looking
 from freeprompt.api.checks import (
     check_generated,
     check_reuse,
+    check_keep,
     check_source,
     checked_prompts,
     integer,
@@ -131,6 +132,7 @@ class Editor:
             callback: Called with a `Progress` after every step; what it raises ends the edit.
             **parameters: Parameters of the method and the inversion, such as `share=0.6`.
 
+        keep: str | Path | None = None,
         Returns:
             Pictures and provenance.
 
@@ -164,6 +166,9 @@ class Editor:
         self.model.cuts.clear()
         inverted = None if image is None else self._source(image, source, plan, callback)
         if inverted is None:
+            keep: Folder for what a method learns of the source (`imagic`), so that another edit
+                of it need not learn it again, and an interrupted one goes on. By default nothing
+                is kept.
             size = self._generated_size(width, height)
             start = start_noise(self.model, size, plan.seed, generator, latents)
         else:
@@ -206,6 +211,7 @@ class Editor:
             images=images,
             provenance=provenance,
             inverted=inverted,
+        check_keep(how, keep)
             generated=None if kept is None else self._pictures(kept)[0][0],
         )
 
@@ -225,6 +231,7 @@ class Editor:
         **parameters: Any,
     ) -> InvertedImage:
         """Invert a real image once, to edit it many times with `edit(..., image=inverted)`.
+            keep=None if keep is None else Path(keep),
 
         Args:
             image: File, PIL image, array or bytes.

@@ -51,6 +51,9 @@ def edit(
     native: Annotated[
         bool, typer.Option("--native", help="Keep the size that the model worked at.")
     ] = False,
+    keep: Annotated[
+        str | None, typer.Option(help="Folder for what a method learns of the source; imagic.")
+    ] = None,
     out: Annotated[
         str, typer.Option("-o", "--out", help="Folder, or a .png file for a single target.")
     ] = "out",
@@ -85,7 +88,7 @@ def edit(
     if again is None:
         given = {**of_saved(image), **given}
         check(targets or [], image, {**given, "native": native}, parameters)
-        given |= {"image": image, "native": native, **parameters}
+        given |= {"image": image, "native": native, "keep": keep, **parameters}
         result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
     elif targets or native or given.keys() - {"mask"} or parameters:
         raise ConfigError(

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 LABELS = {
     "invert": "inverting",
-    "optimise": "optimising the unconditional embedding",
+    "optimise": "optimising an embedding",
+    "tune": "training",
     "source": "generating",
     "edit": "editing",
     "reconstruct": "checking the inversion",

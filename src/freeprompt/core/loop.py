@@ -16,7 +16,7 @@ from freeprompt.core.trajectory import Trajectory
 from freeprompt.errors import ConfigError
 
 State = Mapping[Branch, Tensor]
-Phase = Literal["invert", "optimise", "source", "edit", "reconstruct"]
+Phase = Literal["invert", "optimise", "tune", "source", "edit", "reconstruct"]
 
 
 @dataclass(frozen=True)

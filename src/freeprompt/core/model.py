@@ -1,12 +1,12 @@
 """What the core needs of a model: the protocol that every family's adapter fulfils."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from freeprompt.core.control import Control
 from freeprompt.core.rows import Rows, Text
@@ -59,3 +59,13 @@ class Model(Protocol):
 
     def attach(self, controls: Sequence[Control], rows: Rows) -> AbstractContextManager[Run]:
         """Install controls for the length of a with-block and restore the model exactly."""
+
+    def lend(self, kind: str) -> AbstractContextManager[Mapping[str, nn.Parameter]]:
+        """Lend weights for training, for the length of a with-block, and restore them exactly.
+
+        Args:
+            kind: `all` of the denoiser's, or those of its `attention` layers.
+        """
+
+    def fingerprint(self) -> str:
+        """Return a cheap identity of all weights as they are now."""

@@ -8,6 +8,7 @@ from freeprompt.methods.diffedit import DiffEdit
 from freeprompt.methods.edit_friendly import EditFriendly
 from freeprompt.methods.fpe import FPE
 from freeprompt.methods.fpe_protect import ProtectedFPE
+from freeprompt.methods.imagic import Imagic
 from freeprompt.methods.infedit import InfEdit
 from freeprompt.methods.ledits import LEdits
 from freeprompt.methods.masactrl import MasaCtrl
@@ -25,6 +26,7 @@ __all__ = [
     "DiffEdit",
     "EditFriendly",
     "InfEdit",
+    "Imagic",
     "LEdits",
     "MasaCtrl",
     "Method",

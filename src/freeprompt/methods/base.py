@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -43,6 +44,7 @@ class Task:
         mask: Where the targets may differ from the source, 1 or 0, (1, 1, height, width) on the
             latent grid; None for everywhere.
         seed: For whatever else a method draws; the start noise of a generated source has it too.
+        keep: Folder where a method that trains keeps what it has learnt, or None for nowhere.
         callback: Called after every step.
     """
 
@@ -56,6 +58,7 @@ class Task:
     tape: Tape | None = None
     mask: Tensor | None = None
     seed: int = 0
+    keep: Path | None = None
     callback: Callback | None = None
 
     def shape(self, rows: Rows, branches: int = 1) -> Rows:
@@ -148,6 +151,9 @@ class Method(Parameters):
         object_words: Name of the parameter that takes the words of the edited object, if it has one.
         own_steps: Number of steps it is made for, if that is not everyone's.
     """
+        seeded: Whether edits of an inverted image depend on the seed; if not, edits with different
+            seeds may be made together.
+        trains: Whether it trains on the source, which takes long and can be kept.
 
     inverts: ClassVar[bool] = True
     inversion: ClassVar[str] = "ddim"
@@ -161,6 +167,8 @@ class Method(Parameters):
     own_steps: ClassVar[int | None] = None
 
     def __call__(self, model: Model, task: Task) -> Outcome:
+    seeded: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
         """Carry out the edit."""
         raise TypeError(f"{type(self).__name__} does not say how it edits.")
 

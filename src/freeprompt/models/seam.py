@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class AttentionHost(Protocol):
 
 
 _attached: "WeakSet[Any]" = WeakSet()
+_held: "WeakKeyDictionary[Any, int]" = WeakKeyDictionary()  # by the thread that trains it
 _lock = threading.Lock()
 
 
@@ -76,19 +77,42 @@ def attach(
 
 
 @contextmanager
+def held(denoiser: Any, name: str) -> Iterator[None]:
+    """Keep a network for this thread alone: it may attach to it, and no other may.
+
+    Raises:
+        AlreadyAttached: if it is attached to or kept already.
+    """
+    with _lock:
+        if denoiser in _attached or denoiser in _held:
+            raise _in_use(name)
+        _held[denoiser] = threading.get_ident()
+    try:
+        yield
+    finally:
+        with _lock:
+            del _held[denoiser]
+
+
+@contextmanager
 def _exclusively(denoiser: AttentionHost, name: str) -> Iterator[None]:
     with _lock:
-        if denoiser in _attached:
-            raise AlreadyAttached(
-                f"Controls are already attached to {name!r}. One model holds one set of controls "
-                "at a time: finish that run first, queue this one, or load a second copy."
-            )
+        here = threading.get_ident()
+        if denoiser in _attached or _held.get(denoiser, here) != here:
+            raise _in_use(name)
         _attached.add(denoiser)
     try:
         yield
     finally:
         with _lock:
             _attached.discard(denoiser)
+
+
+def _in_use(name: str) -> AlreadyAttached:
+    return AlreadyAttached(
+        f"Controls are already attached to {name!r}. One model holds one set of controls "
+        "at a time: finish that run first, queue this one, or load a second copy."
+    )
 
 
 def _install_processors(denoiser: AttentionHost, run: Run, undo: ExitStack, name: str) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from freeprompt.core import DDIM, Control, Rows, Run, Site, Text
 from freeprompt.core.words import Spelling
+from freeprompt.models.fingerprint import fingerprint
+from freeprompt.models.lending import lend
 from freeprompt.models.seam import attach
 from freeprompt.models.text import spell, tokenize
 from freeprompt.models.walk import unet_sites
@@ -167,3 +169,11 @@ class UNetModel:
     def attach(self, controls: Sequence[Control], rows: Rows) -> AbstractContextManager[Run]:
         """Install controls for the length of a with-block and restore the model exactly."""
         return attach(self.pipe.unet, self.sites, controls, rows, self.name)
+
+    def lend(self, kind: str) -> AbstractContextManager[Mapping[str, nn.Parameter]]:
+        """Lend weights for training, for the length of a with-block, and restore them exactly."""
+        return lend(self.pipe.unet, kind, self.name)
+
+    def fingerprint(self) -> str:
+        """Return a cheap identity of all weights as they are now."""
+        return fingerprint(self.pipe)
