@@ -39,7 +39,7 @@ def check_folder(folder: Path, variant: str | None, allow_pickle: bool) -> None:
         if not files:
             _refuse_no_files(folder / part, part, variant)
         if files[0].suffix == ".safetensors" or not allow_pickle:
-            _check_part(folder, part, _shapes(files))
+            check_shapes(part, empty_part(folder, part), shapes_of(files))
     if not has_variant:
         raise ModelError(
             f"it has no weights of variant {variant!r}. There are: {_variants(folder)}. Leave "
@@ -92,7 +92,7 @@ def _refuse_no_files(folder: Path, part: str, variant: str | None) -> None:
     )
 
 
-def _shapes(files: list[Path]) -> dict[str, Shape]:
+def shapes_of(files: list[Path]) -> dict[str, Shape]:
     """Return the shapes of all weights in some files."""
     shapes: dict[str, Shape] = {}
     for path in files:
@@ -106,13 +106,14 @@ def _shapes(files: list[Path]) -> dict[str, Shape]:
     return shapes
 
 
-def _check_part(folder: Path, part: str, shapes: dict[str, Shape]) -> None:
-    """Check that the weights of a part are those that its config asks for."""
+def check_shapes(part: str, empty: Any, shapes: dict[str, Shape]) -> None:
+    """Check that the weights of a part are those that its config asks for.
+
+    Raises:
+        ModelError: naming one that is missing, or has another shape.
+    """
     has = {_modern(part, name): shape for name, shape in shapes.items()}
-    wanted = {
-        _modern(part, name): tuple(value.shape)
-        for name, value in empty_part(folder, part).named_parameters()
-    }
+    wanted = {_modern(part, name): tuple(value.shape) for name, value in empty.named_parameters()}
     lost = sorted(name for name in wanted if name not in has)
     if lost:
         raise ModelError(f"it lacks {len(lost)} weights of {part}, such as {lost[0]}")

@@ -119,6 +119,43 @@ def origin(part: str, name: str, config: Mapping[str, Any], *, xl: bool, open_cl
     return Origin((f"{start}text_model.{plain}", f"{start}{plain}"))
 
 
+def control_origin(name: str, config: Mapping[str, Any]) -> Origin:
+    """Say where a weight of a ControlNet lies in an original file.
+
+    Args:
+        name: Name of the weight in diffusers' module.
+        config: Config of that module.
+    """
+    edge = re.match(r"controlnet_cond_embedding\.(conv_in|blocks\.(\d+)|conv_out)\.(\w+)", name)
+    hidden = 2 * (len(config["conditioning_embedding_out_channels"]) - 1)
+    if edge:
+        number = {"conv_in": 0, "conv_out": hidden + 1}.get(edge[1], int(edge[2] or 0) + 1)
+        place = f"input_hint_block.{2 * number}.{edge[3]}"
+    elif name.startswith("controlnet_down_blocks."):
+        _, number, kind = name.split(".")
+        place = f"zero_convs.{number}.0.{kind}"
+    elif name.startswith("controlnet_mid_block."):
+        place = f"middle_block_out.0.{name.rpartition('.')[2]}"
+    else:
+        place = _unet(name, config)
+    return Origin((f"control_model.{place}", place))
+
+
+def adapter_origin(name: str, resnets: int) -> Origin:
+    """Say where a weight of a full T2I-Adapter lies in an original file.
+
+    Args:
+        name: Name of the weight in diffusers' module.
+        resnets: Residual blocks a level: originally all stand in one list.
+    """
+    plain = name.removeprefix("adapter.")
+    found = re.match(r"body\.(\d+)\.(?:in_conv|resnets\.(\d+)\.(block\d))\.(\w+)", plain)
+    if found:
+        place = int(found[1]) * resnets + int(found[2] or 0)
+        plain = f"body.{place}.{found[3] or 'in_conv'}.{found[4]}"
+    return Origin((plain, f"adapter.{plain}"))
+
+
 def _unet(name: str, config: Mapping[str, Any]) -> str:
     module, _, kind = name.rpartition(".")
     if module in UNET_ENDS:

@@ -110,16 +110,24 @@ def empty_part(folder: Path, part: str) -> Any:
 
     library, name = PARTS[part]
     kind = getattr(diffusers if library == "diffusers" else transformers, name)
-    path = folder / part / "config.json"
+    return empty_module(folder / part / "config.json", kind)
+
+
+def empty_module(path: Path, kind: Any) -> Any:
+    """Build a module of a class from its config file without any memory.
+
+    Raises:
+        ModelError: if the config cannot be read or describes no such module.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         _check_depth(config)
         with torch.device("meta"):
-            if library == "diffusers":
+            if hasattr(kind, "from_config"):
                 return kind.from_config(config)
             return kind(kind.config_class.from_dict(config))
     except Exception as error:  # whatever a library makes of a config that makes no sense
-        raise ModelError(f"{str(path)!r} is not a config of {name}: {error}") from error
+        raise ModelError(f"{str(path)!r} is not a config of {kind.__name__}: {error}") from error
 
 
 def _check_depth(config: Any) -> None:
