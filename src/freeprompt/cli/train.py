@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from freeprompt.train.loop import Run
 
 app = typer.Typer(
-    help="Train emoji-sd: `vae`, then `model`; `judge`; at any time `export`, `sheet` and `eval`.",
+    help="Train emoji-sd: `vae`, then `model`; `judge`; at any time `export`, `sheet` and `eval`. "
+    "On top of it: `controlnet`, `adapter`, `instruct`.",
     no_args_is_help=True,
 )
 
 RunFolder = Annotated[Path, typer.Option("--run", help="Folder of checkpoint, log and sheets.")]
 VAEFolder = Annotated[Path, typer.Option("--vae", help="Finished autoencoder: RUN/vae of `vae`.")]
+BaseFolder = Annotated[
+    Path | None, typer.Option("--base", help="Saved pipeline to build on; default: emoji-sd.")
+]
 PresetName = Annotated[str, typer.Option("--preset", help="Sizes: tiny, cpu64 or gpu128.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
 Minutes = Annotated[float | None, typer.Option(help="Stop after this time.")]
@@ -125,6 +129,79 @@ def judge(
     config = with_options(sizes.judge_train, steps=steps, batch=batch, rate=rate, seed=seed)
     where = _prepare(device, config.threads)
     train_judge(sizes, config, _run(run, resume, minutes), where)
+
+
+def _conditioned(
+    kind: str, run: "Run", base: Path | None, preset: str, device: Any, options: dict[str, Any]
+) -> None:
+    """Train what sees a second picture, on the embedded model unless another is named."""
+    from freeprompt.models.catalog import CATALOG
+    from freeprompt.train.hints import train_hints
+    from freeprompt.train.instruct import train_instruct
+
+    folder = Path(str(CATALOG["emoji-sd"].source)) if base is None else base
+    if kind == "instruct":
+        made = train_instruct(folder, run, device, preset, **options)
+    else:
+        made = train_hints(kind, folder, run, device, preset, **options)  # type: ignore[arg-type]
+    typer.echo(f"{made}")
+
+
+@app.command()
+def controlnet(
+    run: RunFolder,
+    base: BaseFolder = None,
+    preset: PresetName = "cpu64",
+    resume: Resume = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Train a ControlNet on object masks; leaves RUN/controlnet for --controlnet."""
+    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    where = _prepare(device, 1)
+    _conditioned("controlnet", _run(run, resume, minutes), base, preset, where, options)
+
+
+@app.command()
+def adapter(
+    run: RunFolder,
+    base: BaseFolder = None,
+    preset: PresetName = "cpu64",
+    resume: Resume = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Train a T2I-Adapter on object masks; leaves RUN/adapter for --adapter."""
+    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    where = _prepare(device, 1)
+    _conditioned("adapter", _run(run, resume, minutes), base, preset, where, options)
+
+
+@app.command()
+def instruct(
+    run: RunFolder,
+    base: BaseFolder = None,
+    preset: PresetName = "cpu64",
+    resume: Resume = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Train an InstructPix2Pix model on exact edits; leaves RUN/instruct for --model."""
+    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    where = _prepare(device, 1)
+    _conditioned("instruct", _run(run, resume, minutes), base, preset, where, options)
 
 
 @app.command()

@@ -27,10 +27,15 @@ class Seeds(IntEnum):
     JUDGE = 1_200_000
     CAPTIONS = 1_300_000
     NOISE = 1_400_000
+    CONTROL = 1_500_000
+    INSTRUCT = 1_600_000
+    PATHS = 1_700_000
     CHECK_VAE = 2_000_000
     CHECK_JUDGE = 2_100_000
     CALIBRATION = 2_200_000
     PROMPTS = 2_300_000
+    CHECK_CONTROL = 2_400_000
+    CHECK_INSTRUCT = 2_500_000
 
 
 def scene_at(seed: int, index: int, split: Split = "train") -> Scene:
