@@ -11,8 +11,8 @@ from torch import Tensor
 from freeprompt.api import attention as looking
 from freeprompt.api.checks import (
     check_generated,
-    check_reuse,
     check_keep,
+    check_reuse,
     check_source,
     checked_prompts,
     integer,
@@ -103,6 +103,7 @@ class Editor:
         width: int | None = None,
         height: int | None = None,
         native: bool = False,
+        keep: str | Path | None = None,
         callback: Callback | None = None,
         **parameters: Any,
     ) -> EditResult:
@@ -129,10 +130,12 @@ class Editor:
             height: Likewise.
             native: Return edits of a real image at the size the model worked at, instead of the
                 size of the image.
+            keep: Folder for what a method learns of the source (`imagic`), so that another edit
+                of it need not learn it again, and an interrupted one goes on. By default nothing
+                is kept.
             callback: Called with a `Progress` after every step; what it raises ends the edit.
             **parameters: Parameters of the method and the inversion, such as `share=0.6`.
 
-        keep: str | Path | None = None,
         Returns:
             Pictures and provenance.
 
@@ -161,14 +164,12 @@ class Editor:
         )
         how = plan.method
         how.check(prompts)
+        check_keep(how, keep)
         painted = None if mask is None else opened_mask(mask, how)
         meter = Meter(self.model)
         self.model.cuts.clear()
         inverted = None if image is None else self._source(image, source, plan, callback)
         if inverted is None:
-            keep: Folder for what a method learns of the source (`imagic`), so that another edit
-                of it need not learn it again, and an interrupted one goes on. By default nothing
-                is kept.
             size = self._generated_size(width, height)
             start = start_noise(self.model, size, plan.seed, generator, latents)
         else:
@@ -180,6 +181,7 @@ class Editor:
             trajectory=inverted.trajectory if inverted else None,
             tape=inverted.tape if inverted and plan.records else None,
             mask=self._room(painted, inverted.picture.size if inverted else size, start),
+            keep=None if keep is None else Path(keep),
             callback=callback,
             **plan.rules,
         )
@@ -211,7 +213,6 @@ class Editor:
             images=images,
             provenance=provenance,
             inverted=inverted,
-        check_keep(how, keep)
             generated=None if kept is None else self._pictures(kept)[0][0],
         )
 
@@ -231,7 +232,6 @@ class Editor:
         **parameters: Any,
     ) -> InvertedImage:
         """Invert a real image once, to edit it many times with `edit(..., image=inverted)`.
-            keep=None if keep is None else Path(keep),
 
         Args:
             image: File, PIL image, array or bytes.

@@ -150,10 +150,10 @@ class Method(Parameters):
         uses_mask: Whether a mask that the user gives means something to it.
         object_words: Name of the parameter that takes the words of the edited object, if it has one.
         own_steps: Number of steps it is made for, if that is not everyone's.
-    """
         seeded: Whether edits of an inverted image depend on the seed; if not, edits with different
             seeds may be made together.
         trains: Whether it trains on the source, which takes long and can be kept.
+    """
 
     inverts: ClassVar[bool] = True
     inversion: ClassVar[str] = "ddim"
@@ -165,10 +165,10 @@ class Method(Parameters):
     uses_mask: ClassVar[bool] = False
     object_words: ClassVar[str | None] = None
     own_steps: ClassVar[int | None] = None
-
-    def __call__(self, model: Model, task: Task) -> Outcome:
     seeded: ClassVar[bool] = True
     trains: ClassVar[bool] = False
+
+    def __call__(self, model: Model, task: Task) -> Outcome:
         """Carry out the edit."""
         raise TypeError(f"{type(self).__name__} does not say how it edits.")
 
