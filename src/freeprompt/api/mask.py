@@ -56,6 +56,18 @@ def latent_mask(mask: Picture, size: tuple[int, int], grid: tuple[int, int]) -> 
     Raises:
         ConfigError: if the aspect ratios differ, or nothing may change.
     """
+    pixels = bright_pixels(mask, size)
+    # a mask smaller than the grid is enlarged first, so that every cell has a pixel
+    scale = max(1, math.ceil(max(grid[0] / mask.size[1], grid[1] / mask.size[0])))
+    return F.adaptive_max_pool2d(F.interpolate(pixels, scale_factor=scale), grid)
+
+
+def bright_pixels(mask: Picture, size: tuple[int, int]) -> Tensor:
+    """Return a mask's own pixels: 1 where it is bright, 0 elsewhere, (1, 1, height, width).
+
+    Raises:
+        ConfigError: if its shape is not that of a picture of `size`, or nothing is bright.
+    """
     aspect = mask.size[0] / mask.size[1]
     if abs(math.log(aspect / (size[0] / size[1]))) > OFF_ASPECT:
         raise ConfigError(
@@ -67,7 +79,4 @@ def latent_mask(mask: Picture, size: tuple[int, int], grid: tuple[int, int]) -> 
         raise ConfigError(
             "The mask is black everywhere, so nothing may change. Paint white where it may."
         )
-    pixels = torch.from_numpy(bright.astype(np.float32))[None, None]
-    # a mask smaller than the grid is enlarged first, so that every cell has a pixel
-    scale = max(1, math.ceil(max(grid[0] / mask.size[1], grid[1] / mask.size[0])))
-    return F.adaptive_max_pool2d(F.interpolate(pixels, scale_factor=scale), grid)
+    return torch.from_numpy(bright.astype(np.float32))[None, None]
