@@ -92,13 +92,13 @@ def test_seeds_with_a_real_image(editor, seed) -> None:
 
 
 @pytest.mark.parametrize(
-    "guidance", [-1, -0.1, float("nan"), float("inf"), "x", "7.5", None, True, 1j]
+    "guidance", [-1, -0.1, float("nan"), float("inf"), "x", "7.5", True, 1j]
 )
 def test_guidance(editor, guidance) -> None:
     refused(editor, ConfigError, "guidance must be a number of at least 0", guidance=guidance)
 
 
-@pytest.mark.parametrize("steps", [0, -1, 2.5, 2.0, "2", None, True])
+@pytest.mark.parametrize("steps", [0, -1, 2.5, 2.0, "2", True])
 def test_steps(editor, steps) -> None:
     refused(editor, ConfigError, "number of steps must be a whole number", steps=steps)
     refused(editor, ConfigError, "number of steps", steps=steps, image=photo())

@@ -14,6 +14,7 @@ from freeprompt.analysis.look import Eye, Look
 from freeprompt.analysis.maps import AttentionMaps
 from freeprompt.analysis.reduce import Observed
 from freeprompt.api.checks import check_source, checked_guidance, checked_prompts, resolve, whole
+from freeprompt.api.defaults import filled_in
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
 from freeprompt.core import SOURCE, TARGET, Row, Sites, Window, denoise
 from freeprompt.core.loop import Callback
@@ -45,8 +46,8 @@ def attention(
     by_head: bool = False,
     window: tuple[int, int] | None = None,
     large: bool = False,
-    steps: int = 50,
-    guidance: float = 7.5,
+    steps: int | None = None,
+    guidance: float | None = None,
     negative: str = "",
     seed: int = 0,
     latents: Tensor | None = None,
@@ -79,8 +80,9 @@ def attention(
         by_head: Keep every head by itself instead of the mean.
         window: Look at steps `start <= i < stop` only, 0 being the noisiest.
         large: Allow self-attention maps above 32x32, and more than 1 GiB of maps.
-        steps: Number of denoising steps.
-        guidance: Guidance scale; a real image without `target` has none.
+        steps: Number of denoising steps; None for the model's default.
+        guidance: Guidance scale, None for the model's default; a real image without `target` has
+            none.
         negative: Prompt of the unconditional rows.
         seed: Of the start noise of a generated image.
         latents: The noise itself, (1, channels, height, width), unit variance.
@@ -103,13 +105,16 @@ def attention(
         >>> maps.of("red").shape
         (16, 16)
     """
-    how, via = resolve(method, inversion, parameters)
+    given = {"steps": steps, "guidance": guidance}
+    numbers, settings, _ = filled_in(self.model, method, given, parameters)
+    how, via = resolve(method, inversion, settings)
     targets = () if target is None else checked_prompts(target)
     _check_use(parameters, how if targets else None, via if image is not None else None)
     if image is None:
         (prompt,) = checked_prompts(prompt)
     check_source(prompt, image, negative, latents, width, height)
-    number, scale = whole("The number of steps", steps), checked_guidance(guidance)
+    number = whole("The number of steps", numbers["steps"])
+    scale = checked_guidance(numbers["guidance"])
     self.model.schedule(number)
     look = Look(
         model=self.model,

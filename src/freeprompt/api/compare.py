@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from freeprompt.api.checks import resolve
+from freeprompt.api.checks import resolve, whole
 from freeprompt.api.editor import Editor
 from freeprompt.api.result import EditResult
 from freeprompt.api.source import InvertedImage, start_noise
@@ -18,6 +18,7 @@ from freeprompt.errors import ConfigError, FreepromptError
 from freeprompt.images import grid, notice, save_png, to_images, write_json
 from freeprompt.methods import METHODS, Task
 from freeprompt.methods.base import generated_source
+from freeprompt.models.defaults import defaults_of
 from freeprompt.picture import ImageInput, open_image
 
 
@@ -135,8 +136,8 @@ def compare(
     source: str | None = None,
     image: ImageInput | None = None,
     methods: str | Sequence[str] = "all",
-    steps: int = 50,
-    guidance: float = 7.5,
+    steps: int | None = None,
+    guidance: float | None = None,
     negative: str = "",
     seed: int = 0,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -153,8 +154,8 @@ def compare(
         source: Prompt of the source; for a real image what it shows, which some methods need.
         image: A real image.
         methods: Names, or `all`.
-        steps: Number of denoising steps.
-        guidance: Guidance scale.
+        steps: Number of denoising steps; None for the model's default.
+        guidance: Guidance scale; None for the model's default.
         negative: Prompt of the unconditional rows.
         seed: Of the start noise.
         settings: Parameters by method.
@@ -174,8 +175,11 @@ def compare(
         resolve(name, None, given.get(name, {}))
     if source is None and image is None:
         raise ConfigError("There is nothing to edit. Give source= (a prompt) or image=.")
-    rules = {"guidance": guidance, "negative": negative, "seed": seed}
-    bench = _Bench(editor, target, source, image, steps, rules)
+    usual = defaults_of(editor.model)
+    number = usual.steps if steps is None else whole("The number of steps", steps)
+    scale = usual.guidance if guidance is None else guidance
+    rules = {"guidance": scale, "negative": negative, "seed": seed}
+    bench = _Bench(editor, target, source, image, number, rules)
     entries = tuple(bench.run(name, given.get(name, {}), begin(name)) for name in names)
     label = "source: a real image" if image is not None else f"source: {source}"
     return Comparison(target=target, label=label, source=bench.picture(), entries=entries)

@@ -94,8 +94,8 @@ class Editor:
         mask: ImageInput | None = None,
         method: str | Method = "fpe",
         inversion: str | Inversion | None = None,
-        steps: int = 50,
-        guidance: float = 7.5,
+        steps: int | None = None,
+        guidance: float | None = None,
         negative: str = "",
         seed: int = 0,
         generator: torch.Generator | None = None,
@@ -120,8 +120,9 @@ class Editor:
             method: Name or instance; `freeprompt methods` lists them.
             inversion: Name or instance; how a real image becomes noise. None takes the method's
                 own, mostly `ddim`; `freeprompt inversions` lists them.
-            steps: Number of denoising steps.
-            guidance: Guidance scale; at 1 or below prompts act without contrast to `negative`.
+            steps: Number of denoising steps; None for the model's default, mostly 50.
+            guidance: Guidance scale; at 1 or below prompts act without contrast to `negative`. None
+                is the model's default, mostly 7.5.
             negative: Prompt of the unconditional rows.
             seed: Of the start noise and of all else that is drawn, on the CPU.
             generator: Draws the noise instead of `seed`.
@@ -134,10 +135,11 @@ class Editor:
                 of it need not learn it again, and an interrupted one goes on. By default nothing
                 is kept.
             callback: Called with a `Progress` after every step; what it raises ends the edit.
-            **parameters: Parameters of the method and the inversion, such as `share=0.6`.
+            **parameters: Parameters of the method and the inversion, such as `share=0.6`; layers
+                (`sites`) have defaults by model, too.
 
         Returns:
-            Pictures and provenance.
+            Pictures and provenance, whose `defaults` tells what the model's defaults decided.
 
         Raises:
             ConfigError: for values that cannot be used.
@@ -205,6 +207,7 @@ class Editor:
             meter=meter,
             size=size,
             native=native,
+            defaults=dict(plan.defaults),
             seed=plan.seed if generator is None and latents is None else None,
             flagged=tuple(flags),
         )
@@ -224,8 +227,8 @@ class Editor:
         source: str = "",
         method: str | Method = "fpe",
         inversion: str | Inversion | None = None,
-        steps: int = 50,
-        guidance: float = 7.5,
+        steps: int | None = None,
+        guidance: float | None = None,
         negative: str = "",
         seed: int = 0,
         callback: Callback | None = None,
@@ -238,8 +241,9 @@ class Editor:
             source: What the image shows; empty is fine.
             method: The method to come; some record tensors meanwhile.
             inversion: Name or instance; None takes the method's own.
-            steps: Number of denoising steps of the edits to come.
-            guidance: Their guidance scale; null-text inversion holds for this one only.
+            steps: Number of denoising steps of the edits to come; None for the model's default.
+            guidance: Their guidance scale, None for the model's default; null-text inversion holds
+                for this one only.
             negative: Their negative prompt; likewise.
             seed: Of noise that an inversion draws.
             callback: Called after every step.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from freeprompt.api.checks import check_sites, checked_guidance, resolve, whole
+from freeprompt.api.defaults import filled_in
 from freeprompt.api.pairs import check_pair
 from freeprompt.api.source import checked_seed
 from freeprompt.core import Tape
@@ -25,6 +26,7 @@ class Plan:
         guidance: Guidance scale.
         negative: Prompt of the unconditional rows.
         seed: Of all that is drawn.
+        defaults: What the user left open and the model's defaults decided, and whose they are.
     """
 
     method: Method
@@ -34,6 +36,7 @@ class Plan:
     guidance: float
     negative: str
     seed: int
+    defaults: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -55,15 +58,18 @@ class Plan:
         Raises:
             FreepromptError: saying what is wrong.
         """
+        given = {"steps": steps, "guidance": guidance}
+        numbers, parameters, defaults = filled_in(model, method, given, parameters)
         how, via = resolve(method, inversion, parameters)
         plan = cls(
             method=how,
             inversion=via,
             asked=inversion is not None or bool(set(via.specs()) & set(parameters)),
-            steps=whole("The number of steps", steps),
-            guidance=checked_guidance(guidance),
+            steps=whole("The number of steps", numbers["steps"]),
+            guidance=checked_guidance(numbers["guidance"]),
             negative=negative,
             seed=checked_seed(seed),
+            defaults=defaults,
         )
         model.schedule(plan.steps)
         how.check_steps(plan.steps)

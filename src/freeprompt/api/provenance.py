@@ -61,6 +61,8 @@ class Provenance:
         flagged: For each target, whether the pipeline's safety checker blackened it.
         mask: File name of the mask as given; None for memory or for none.
         mask_sha256: Hash of the mask, or None.
+        defaults: Settings that the user left open, with the values that the model's defaults gave
+            them, and `of`, whose defaults they are.
         versions: Of Python and packages.
         seconds: Wall-clock time of the edit, loading excluded.
         peak_memory_bytes: Peak device memory; on a CPU the highest memory of the whole process.
@@ -93,6 +95,7 @@ class Provenance:
     flagged: tuple[bool, ...]
     mask: str | None = None
     mask_sha256: str | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
     seconds: float = 0.0
     peak_memory_bytes: int = 0
@@ -102,8 +105,8 @@ class Provenance:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     def recipe(self) -> dict[str, Any]:
-        """Return what is the same on every run: all but the measurements."""
-        return {name: v for name, v in self.to_dict().items() if name not in MEASURED}
+        """Return what makes the picture: neither what was measured nor who chose a setting."""
+        return {n: v for n, v in self.to_dict().items() if n not in (*MEASURED, "defaults")}
 
     def png_text(self) -> dict[str, str]:
         """Return the text chunk for a PNG; without measurements, so that bytes repeat."""

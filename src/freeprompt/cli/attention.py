@@ -61,8 +61,12 @@ def attention(
     half: Annotated[
         str, typer.Option(help="cond, the rows with the prompt, or uncond, those without.")
     ] = "cond",
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 7.5,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.  [default: the model's, mostly 50]")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale.  [default: the model's, mostly 7.5]")
+    ] = None,
     negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
     seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
     width: Annotated[int | None, typer.Option(help="Of a generated image, in pixels.")] = None,

@@ -25,8 +25,12 @@ def compare(
     image: Annotated[str | None, typer.Option(help="A real image to edit.")] = None,
     methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
     model: Annotated[str, typer.Option(help="Catalogue name, folder or Hub id.")] = DEFAULT_MODEL,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 7.5,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.  [default: the model's, mostly 50]")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale.  [default: the model's, mostly 7.5]")
+    ] = None,
     negative: Annotated[str, typer.Option(help="Negative prompt.")] = "",
     seed: Annotated[int, typer.Option(help="Of the start noise.")] = 0,
     settings: Annotated[
@@ -48,9 +52,10 @@ def compare(
 
     check_out(out, image, 1)
     names = chosen_methods(methods)
-    given = {"guidance": guidance, "negative": negative, "seed": seed}
-    given |= {} if source is None else {"source": source}
-    check([target], image, given, {})
+    given: dict[str, Any] = {"negative": negative, "seed": seed}
+    asked = {"source": source, "guidance": guidance}
+    given |= {name: value for name, value in asked.items() if value is not None}
+    check([target], image, given, {}, model)
     by_method = method_settings(settings or [])
     with ExitStack() as bars:
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.edit import defaults_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
 
 GENERATED = ("a dog standing in the park", "a rabbit standing in the park")
 REAL = "a red car on the street"
-SITES = (
-    "self:all"  # emoji-sd's finest grid has 16x16 tokens, well below the released limit of 32x32
-)
 REAL_TARGETS = ("a blue car on the street", "a red bus on the street")
 
 
@@ -46,7 +44,7 @@ def demo(
     save_png(Image.fromarray(parse_scene(REAL, seed=seed).render(256).image), photo, {})
     with show.progress() as callback:
         source, target = GENERATED
-        more: dict[str, Any] = {"sites": SITES, "callback": callback}
+        more: dict[str, Any] = {"callback": callback}
         generated = editor.edit(target, source=source, seed=seed, **more)
         real = editor.edit(list(REAL_TARGETS), image=photo, **more)
         if real.inverted is not None:
@@ -77,5 +75,6 @@ def _report(generated: "EditResult", real: "EditResult", folder: Path) -> None:
             f"{what}: {' | '.join(p.targets)}  ({p.sample_forwards} sample-forwards, "
             f"{p.seconds:.1f} s)"
         )
+    typer.echo(defaults_line(generated.provenance.defaults))
     typer.echo(f"inversion of the real image: {real.reconstruction_psnr:.1f} dB")
     typer.echo(f"side by side: {folder / 'demo.png'}")

@@ -38,8 +38,12 @@ def edit(
         str | None,
         typer.Option(help="How a real image becomes noise.  [default: the method's own]"),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 50]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale.  [default: 7.5]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.  [default: the model's, mostly 50]")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale.  [default: the model's, mostly 7.5]")
+    ] = None,
     negative: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -87,7 +91,7 @@ def edit(
     check_out(out, image, len(targets or ()))
     if again is None:
         given = {**of_saved(image), **given}
-        check(targets or [], image, {**given, "native": native}, parameters)
+        check(targets or [], image, {**given, "native": native}, parameters, model)
         given |= {"image": image, "native": native, "keep": keep, **parameters}
         result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
     elif targets or native or given.keys() - {"mask"} or parameters:
@@ -102,7 +106,11 @@ def edit(
 
 
 def check(
-    targets: list[str], image: str | None, given: dict[str, Any], parameters: dict[str, Any]
+    targets: list[str],
+    image: str | None,
+    given: dict[str, Any],
+    parameters: dict[str, Any],
+    model: str | None = None,
 ) -> None:
     """Refuse what can be known to be wrong before a model is loaded.
 
@@ -114,6 +122,7 @@ def check(
     from freeprompt.api.pairs import check_pair
     from freeprompt.api.saved import is_saved
     from freeprompt.api.source import checked_seed
+    from freeprompt.models.defaults import Defaults, defaults_by_name
     from freeprompt.picture import open_image
 
     checks.checked_prompts(targets)
@@ -125,7 +134,8 @@ def check(
     sizes = given.get("width"), given.get("height")
     checks.check_generated(image, bool(given.get("native")), None, None)
     checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
-    guidance = checks.checked_guidance(given.get("guidance", 7.5))
+    usual = defaults_by_name(model or DEFAULT_MODEL) or Defaults(origin="")
+    guidance = checks.checked_guidance(given.get("guidance", usual.guidance))
     checked_seed(given.get("seed", 0))
     if is_saved(image):
         return  # it has been read, and whether it fits is known once the model is there
@@ -317,6 +327,12 @@ def _warn_of_differences(then: "Provenance", now: "Provenance") -> None:
             )
 
 
+def defaults_line(defaults: dict[str, Any]) -> str:
+    """Say which settings the user left open, and what they became."""
+    shown = ", ".join(f"{name} {value}" for name, value in defaults.items() if name != "of")
+    return f"defaults of {defaults['of']}: {shown}"
+
+
 def _report(result: "EditResult", files: list[Path], as_json: bool) -> None:
     if as_json:
         show.print_json({**result.to_dict(), "files": [str(path) for path in files]})
@@ -327,6 +343,8 @@ def _report(result: "EditResult", files: list[Path], as_json: bool) -> None:
         f"({len(p.edited_sites)} sites x {p.edited_steps} steps), {p.sample_forwards} "
         f"sample-forwards, {p.seconds:.1f} s at {p.size[0]}x{p.size[1]}"
     )
+    if p.defaults:
+        typer.echo(defaults_line(p.defaults))
     if result.inverted is not None and result.inverted.reconstructed:
         typer.echo(
             f"inversion: {result.inverted.psnr:.1f} dB between the image denoised on its own and "

@@ -20,8 +20,13 @@ def invert(
     inversion: Annotated[
         str | None, typer.Option(help="How noise is found.  [default: the method's own]")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps of the edits to come.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Their guidance scale.")] = 7.5,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Denoising steps of the edits to come.  [default: the model's]"),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Their guidance scale.  [default: the model's]")
+    ] = None,
     negative: Annotated[str, typer.Option(help="Their negative prompt.")] = "",
     seed: Annotated[int, typer.Option(help="Of noise that some inversions draw.")] = 0,
     settings: Annotated[
@@ -41,14 +46,16 @@ def invert(
     from freeprompt.api.saved import check_name
     from freeprompt.cli.loading import load
     from freeprompt.inversion import INVERSIONS
+    from freeprompt.models.defaults import Defaults, defaults_by_name
     from freeprompt.picture import open_image
 
     parameters: dict[str, Any] = dict(parse_settings(settings or []))
     check_name(out)
     open_image(image)
     how, via = checks.resolve(method, inversion, parameters)
-    checks.checked_guidance(guidance)
-    check_pair(how, via, image, inversion is not None, source, guidance, negative)
+    usual = defaults_by_name(model) or Defaults(origin="")
+    scale = checks.checked_guidance(usual.guidance if guidance is None else guidance)
+    check_pair(how, via, image, inversion is not None, source, scale, negative)
     editor = load(model, device=device, dtype=dtype)
     with show.progress(not as_json) as callback:
         inverted = editor.invert(
@@ -66,13 +73,13 @@ def invert(
         inverted.save(out)
         if reconstruct:
             inverted.reconstruct(callback)
-    psnr = inverted.psnr if reconstruct else None
+    psnr, taken = inverted.psnr if reconstruct else None, inverted.trajectory.steps
     name = INVERSIONS.name_of(via)
     if as_json:
         show.print_json(
-            {"file": out, "inversion": name, "steps": steps, "reconstruction_psnr": psnr}
+            {"file": out, "inversion": name, "steps": taken, "reconstruction_psnr": psnr}
         )
         return
     quality = "" if psnr is None else f", reconstruction {psnr:.1f} dB"
-    typer.echo(f"{name}, {steps} steps{quality}")
+    typer.echo(f"{name}, {taken} steps{quality}")
     typer.echo(f"  {Path(out)}")

@@ -80,6 +80,7 @@ def models(as_json: AsJson = False) -> None:
                     "size": entry.size,
                     "steps": entry.steps,
                     "guidance": entry.guidance,
+                    "sites": entry.sites,
                     "licence": entry.licence,
                     "source": entry.source if isinstance(entry.source, str) else None,
                     "available_offline": entry.embedded,
@@ -89,11 +90,18 @@ def models(as_json: AsJson = False) -> None:
         )
         return
     show.print_table(
-        ("model", "family", "pixels", "steps", "guidance", "licence", "what it is"),
+        ("model", "family", "pixels", "steps", "guidance", "sites", "licence", "what it is"),
         [
-            (name, e.family, str(e.size), str(e.steps), f"{e.guidance:g}", e.licence, e.summary)
+            (
+                *(name, e.family, str(e.size), str(e.steps), f"{e.guidance:g}"),
+                *(e.sites or "self:below-top", e.licence, e.summary),
+            )
             for name, e in CATALOG.items()
         ],
+    )
+    typer.echo(
+        "steps, guidance and sites are the defaults of edits with that model; sites of methods "
+        "that share self-attention by the paper's rule, self:below-top."
     )
     typer.echo(
         "A folder in diffusers layout, a single .safetensors file or a Hub id (owner/name) will do "

@@ -24,6 +24,8 @@ class Entry:
         family: Whose anatomy and text encoders it has.
         steps: Denoising steps that suit it.
         guidance: Guidance scale that suits it; 1 and below is none.
+        sites: Layers that methods share by default where `self:below-top` does not suit it; None
+            where it does.
         variant: Kind of weight files to take from the Hub; None for the plain ones.
     """
 
@@ -34,6 +36,7 @@ class Entry:
     family: Family = "sd1"
     steps: int = 50
     guidance: float = 7.5
+    sites: str | None = None
     variant: str | None = None
 
     @property
@@ -50,6 +53,7 @@ CATALOG: dict[str, Entry] = {
         licence="Apache-2.0",
         size=64,
         source=WEIGHTS / "emoji-sd",
+        sites="self:all",  # its finest grid is 16x16, and what lies below holds no outline
     ),
     "tiny-sd": Entry(
         summary="Random weights in SD 1's anatomy; for tests and smoke runs, it draws noise",
