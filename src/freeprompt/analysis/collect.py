@@ -235,6 +235,7 @@ class Collection:
             ) from error
 
 
+@torch.no_grad()
 def _one_seed(model: UNetModel, recipe: Recipe, seed: int) -> dict[str, Tensor]:
     task = probe_task(recipe.task)
     prompts = [task.prompt(label, seed) for label in range(len(task.classes))]

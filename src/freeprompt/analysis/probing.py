@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from freeprompt.analysis.collect import SELF, Collection
 from freeprompt.analysis.probe import (
@@ -158,6 +159,7 @@ def _data(
             return X, collection.labels
 
 
+@torch.no_grad()
 def recognised(collection: Collection, model: UNetModel, judge: Judge) -> Estimate:
     """Return how often a generated picture shows its class, as the judge reads it.
 

@@ -50,7 +50,7 @@ class Budget:
     per_source: int = 4
     steps: int = 50
     seeds: int = 40
-    probed: int = 5
+    probed: int = 3
     layers: tuple[int, ...] | None = None
     folds: int = 5
     updates: int = 300
