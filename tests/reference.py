@@ -54,12 +54,13 @@ class Reference:
         pipe: The pipeline.
         steps: DDIM steps, leading spacing, offset 1, last level at timestep 0.
         guidance: Guidance scale.
-        share: Fraction of the steps whose maps are shared.
+        share: Fraction of the steps at which the sharing of maps ends.
+        start: Fraction of the steps at which it begins.
     """
 
-    def __init__(self, pipe, steps: int, guidance: float = 7.5, share: float = 0.8):
+    def __init__(self, pipe, steps: int, guidance: float = 7.5, share: float = 0.8, start=0):
         self.pipe, self.unet, self.guidance = pipe, pipe.unet, guidance
-        self.shared_steps = int(steps * share)
+        self.shared_steps = range(int(steps * start), int(steps * share))
         self.alphas = pipe.scheduler.alphas_cumprod.double()
         self.stride = 1000 // steps
         self.labels = [i * self.stride + 1 for i in range(steps)]  # ascending noise
@@ -72,7 +73,7 @@ class Reference:
         swap = MapSwap(pairs=[(2, 3)], layers=below_top_layers(self.unet))
         with self._materialised(swap):
             for i, label in enumerate(reversed(self.labels)):
-                swap.active = i < self.shared_steps
+                swap.active = i in self.shared_steps
                 x = self._denoise(x, label, self._guided(x, label, rows))
         self.swaps = swap.swaps
         return x[:1], x[1:]
@@ -89,7 +90,7 @@ class Reference:
         swap = MapSwap(pairs=[(2, 3)], layers=below_top_layers(self.unet))
         with self._materialised(swap):
             for i, label in enumerate(reversed(self.labels)):
-                swap.active = i < self.shared_steps
+                swap.active = i in self.shared_steps
                 x = self._denoise(x, label, self._guided(x, label, rows))
                 x[:1] = latents[len(self.labels) - i - 1]
         self.swaps = swap.swaps

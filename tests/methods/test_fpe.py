@@ -83,6 +83,15 @@ class TestAgainstTheReference:
         assert len(outcome.edited) == reference.swaps == int(STEPS * 0.8) * 11
 
 
+def test_a_window_that_begins_later(pipe, model, start):
+    """Sharing from step 3 to step 5 of 10, as the reference does it, and not as from step 0."""
+    _, target = Reference(pipe, STEPS, share=0.6, start=0.3).edit_generated(SOURCE, TARGET, start)
+    outcome = FPE(share=0.6, start=0.3)(model, task(start))
+    assert gap(outcome.targets, target) < 1e-3
+    assert {step for step, _ in outcome.edited} == {3, 4, 5}
+    assert gap(outcome.targets, FPE(share=0.6)(model, task(start)).targets) > 1e-2
+
+
 def test_the_agreement_is_not_vacuous(pipe):
     """Without the swap the reference gives something far outside the tolerance."""
     _, target = Reference(pipe, STEPS).edit_generated(SOURCE, TARGET, noise())

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from freeprompt.core import Control, Model, Record, Share, Sites, Tape, Window
+from freeprompt.core import Control, Model, Record, Share, Sites, Tape, Window, step_count
 from freeprompt.core.params import param
 from freeprompt.methods.base import METHODS, Task
 from freeprompt.methods.two_branch import TwoBranch
@@ -34,6 +34,14 @@ class FPE(TwoBranch):
         unit="share",
         source="released code, all four notebooks",
     )
+    start: float = param(
+        0.0,
+        "Share of the steps before which nothing is shared yet; the target begins on its own",
+        low=0,
+        high=1,
+        unit="share",
+        source="ours",
+    )
     sites: Sites = param(
         Sites("self:below-top"),
         "Which attention layers share; 'none', 'self:all' and 'self:3-13' are other choices",
@@ -58,10 +66,13 @@ class FPE(TwoBranch):
         return self.half != "cond"
 
     def controls(self, model: Model, task: Task) -> list[Control]:
-        window = Window.until(self.share, task.steps)
+        window = self._window(task.steps)
         return [Share(sites=self.sites, window=window, half=self.half, tape=task.tape)]  # type: ignore[arg-type]
 
     def while_inverting(self, tape: Tape, steps: int) -> list[Control]:
         if self.record == "none":
             return []
-        return [Record(sites=self.sites, window=Window.until(self.share, steps), tape=tape)]
+        return [Record(sites=self.sites, window=self._window(steps), tape=tape)]
+
+    def _window(self, steps: int) -> Window:
+        return Window(step_count(steps, self.start), step_count(steps, self.share))
