@@ -38,14 +38,23 @@ def filled_in(
     open_ = {name: getattr(usual, name) for name, value in numbers.items() if value is None}
     if "steps" in open_ and own is not None:
         open_["steps"] = own
-    layers = _layers(usual, method, parameters)
+    layers = own_layers(usual, method, parameters)
     found = {**open_, **layers}
     told = {"of": usual.origin, **found} if found else {}
     return {**numbers, **open_}, {**parameters, **layers}, told
 
 
-def _layers(usual: Defaults, method: str | Method, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    if usual.sites is None or not isinstance(method, str) or "sites" in parameters:
+def own_layers(
+    usual: Defaults | None, method: str | Method, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the layers of a model for a method that leaves them open; empty for the method's own.
+
+    Args:
+        usual: The model's defaults; None where nothing is known of it.
+        method: Name or instance.
+        parameters: What is given.
+    """
+    if usual is None or usual.sites is None or not isinstance(method, str):
         return {}
-    own = getattr(METHODS[method], "sites", None)  # the default of its field
-    return {"sites": usual.sites} if own == RULE else {}
+    own = getattr(METHODS.get(method), "sites", None)  # the default of its field
+    return {"sites": usual.sites} if own == RULE and "sites" not in parameters else {}

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from freeprompt.api.defaults import own_layers
 from freeprompt.bench import worker
 from freeprompt.bench.contenders import Contender, distinct
 from freeprompt.bench.emojiedit import load_thresholds
@@ -21,6 +22,7 @@ from freeprompt.bench.items import Dataset, Item
 from freeprompt.bench.plan import Plan
 from freeprompt.bench.store import Row, Store
 from freeprompt.errors import ModelError
+from freeprompt.models.defaults import defaults_by_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,20 @@ class Advance:
 Report = Callable[[Advance], None]
 
 
+def _key(plan: Plan, data: Dataset, item: Item, contender: Contender) -> str:
+    """Name a row by all that it depends on; layers that are the model's own among it."""
+    usual = defaults_by_name(plan.model)
+    layers = own_layers(usual, contender.method, contender.parameters)
+    return contender.key(
+        data.name, item.id, plan.model, list(plan.data.traps), *([layers] if layers else [])
+    )
+
+
 def jobs(plan: Plan, data: Dataset) -> list[Job]:
     """List every edit of a plan, item by item, so that a part of a run compares like with like."""
     per_track = {track: distinct(plan.contenders, track) for track in ("generated", "real")}
     return [
-        Job(
-            item=item, contender=c, key=c.key(data.name, item.id, plan.model, list(plan.data.traps))
-        )
+        Job(item=item, contender=c, key=_key(plan, data, item, c))
         for item in data.items
         for c in per_track[item.track]
         if c.method != "ideal" or hasattr(item, "ideal")

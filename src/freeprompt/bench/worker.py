@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from freeprompt.api import Editor, EditResult, load
+from freeprompt.api.defaults import own_layers
 from freeprompt.api.provenance import versions
 from freeprompt.bench.contenders import PICTURES, Contender
 from freeprompt.bench.fields import Panel, load_panel
@@ -22,6 +23,7 @@ from freeprompt.images import fit, resize, save_png
 from freeprompt.inversion import INVERSIONS
 from freeprompt.judge import Judge
 from freeprompt.methods import FPE, METHODS
+from freeprompt.models.defaults import defaults_of
 from freeprompt.models.fingerprint import fingerprint
 from freeprompt.picture import open_image
 
@@ -155,7 +157,9 @@ class Worker:
                 edited = found_picture(item, **contender.parameters)
                 return Made(source=source, edited=resize(edited, source.size), result=None)
             case name:
-                return self._edited(item, contender, METHODS[name].build(contender.hinted(item)))
+                given = contender.hinted(item)
+                layers = own_layers(defaults_of(self.editor.model), name, given)
+                return self._edited(item, contender, METHODS[name].build({**layers, **given}))
 
     def _source(self, item: Item, contender: Contender) -> Image.Image:
         """The source as a model of this size sees it."""
