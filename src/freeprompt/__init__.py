@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from freeprompt import errors, methods
     from freeprompt.api import Editor, EditResult, controlled, load
     from freeprompt.api.compare import compare
+    from freeprompt.models import Memory
     from freeprompt.pipeline import FreePromptEditingPipeline
 
 __version__ = "0.1.0"
@@ -17,6 +18,7 @@ __all__ = [
     "EditResult",
     "Editor",
     "FreePromptEditingPipeline",
+    "Memory",
     "__version__",
     "compare",
     "controlled",
@@ -29,6 +31,7 @@ _HOME = {
     "EditResult": "freeprompt.api",
     "Editor": "freeprompt.api",
     "FreePromptEditingPipeline": "freeprompt.pipeline",
+    "Memory": "freeprompt.models",
     "compare": "freeprompt.api.compare",
     "controlled": "freeprompt.api",
     "load": "freeprompt.api",

@@ -14,6 +14,7 @@
     ├── MissingSource                 a control needs source tensors that nobody recorded
     ├── PromptAlignmentError          two prompts that a method cannot align
     ├── AlreadyAttached               a second set of controls on one model at one time
+    ├── OutOfMemory (MemoryError)     an edit that does not fit, whatever was tried
     ├── SaveError (OSError)           a result that could not be written
     └── MissingDependency (ImportError)   names the extra to install
 
@@ -86,6 +87,10 @@ class PromptAlignmentError(FreepromptError):
 
 class AlreadyAttached(FreepromptError):
     """A second set of controls on one model at one time."""
+
+
+class OutOfMemory(FreepromptError, MemoryError):
+    """An edit does not fit into the memory there is, and nothing is left to try."""
 
 
 class SaveError(FreepromptError, OSError):

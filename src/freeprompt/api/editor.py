@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from freeprompt.api.checks import (
     integer,
     notes_on,
 )
+from freeprompt.api.fitting import Fitting
 from freeprompt.api.mask import latent_mask, opened_mask
 from freeprompt.api.plan import Plan
 from freeprompt.api.record import Meter, recorded
@@ -31,12 +33,17 @@ from freeprompt.images import fit, resize, to_images, to_tensor
 from freeprompt.inversion import Inversion
 from freeprompt.methods import Method, Task
 from freeprompt.methods.base import generated_source
-from freeprompt.models import adapt, load_pipeline
+from freeprompt.models import Memory, adapt, load_pipeline, settle
 from freeprompt.picture import ImageInput, Picture, open_image
 
 
 def load(
-    model: str | Path, *, device: str = "auto", dtype: str = "auto", **reading: Any
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    memory: Memory | None = None,
+    **reading: Any,
 ) -> "Editor":
     """Load a model and return an editor for it.
 
@@ -46,6 +53,8 @@ def load(
         device: `auto` takes cuda, then mps, then cpu; or any torch device.
         dtype: `auto` takes float16 on cuda and float32 elsewhere. `float32` on `cpu` is exact and
             reproducible to the byte.
+        memory: How the model is fitted into the memory there is, such as
+            `Memory(offload="model")`.
         **reading: How its files are read, and what is added to it: `variant`, `config`, `offline`,
             `allow_pickle`, `lora`, `embedding`, as in `freeprompt.models.load_pipeline`.
 
@@ -54,7 +63,10 @@ def load(
         ModelError: if it cannot be read, fetched or edited with.
         ConfigError: for a device or dtype that does not exist here.
     """
-    return Editor(load_pipeline(model, device=device, dtype=dtype, **reading), name=str(model))
+    pipe = load_pipeline(model, device=device, dtype=dtype, memory=memory, **reading)
+    editor = Editor(pipe, name=str(model))
+    editor.model.memory = Memory() if memory is None else memory
+    return editor
 
 
 class Editor:
@@ -63,9 +75,12 @@ class Editor:
     Args:
         pipe: A pipeline of the Stable Diffusion 1.x or 2.x family.
         name: How messages and provenance call it; by default what it was loaded from.
+        memory: How edits are fitted into the memory there is. What changes the pipeline itself is
+            not for a pipeline of your own: use diffusers' switches, or `load`.
 
     Raises:
         UnsupportedModel: if the pipeline is of another family.
+        ConfigError: if `memory` would change the pipeline.
 
     Example:
         >>> import freeprompt as fp
@@ -75,9 +90,11 @@ class Editor:
         16
     """
 
-    def __init__(self, pipe: Any, *, name: str | None = None):
+    def __init__(self, pipe: Any, *, name: str | None = None, memory: Memory | None = None):
         known = getattr(pipe, "name_or_path", "") or type(pipe).__name__
         self.model = adapt(pipe, known if name is None else name)
+        if memory is not None:
+            self.model.memory = memory.leaving_pipe()
 
     @property
     def pipe(self) -> Any:
@@ -170,7 +187,10 @@ class Editor:
         painted = None if mask is None else opened_mask(mask, how)
         meter = Meter(self.model)
         self.model.cuts.clear()
-        inverted = None if image is None else self._source(image, source, plan, callback)
+        fit = Fitting(self.model)
+        inverted = None
+        if image is not None:
+            inverted = fit.part(partial(self._source, image, source, plan, callback))
         if inverted is None:
             size = self._generated_size(width, height)
             start = start_noise(self.model, size, plan.seed, generator, latents)
@@ -189,9 +209,9 @@ class Editor:
         )
         generated = None
         if inverted is None and how.needs:
-            task, generated = self._generated_and_inverted(task, plan.inversion)
-        outcome = how(self.model, task)
-        images, flags = self._pictures(outcome.targets)
+            task, generated = fit.part(partial(self._generated_and_inverted, task, plan.inversion))
+        outcome = fit.edit(how, task)
+        images, flags = fit.part(partial(self._pictures, outcome.targets))
         if inverted and not native:
             images = [inverted.restore_size(picture) for picture in images]
         provenance = recorded(
@@ -203,7 +223,7 @@ class Editor:
             inverted=inverted,
             inversion=inverted.inversion if inverted else plan.inversion if how.needs else None,
             mask=painted,
-            notes=(*self.model.cuts.values(), *notes_on(how, task, outcome)),
+            notes=(*self.model.cuts.values(), *notes_on(how, task, outcome), *fit.notes),
             meter=meter,
             size=size,
             native=native,
@@ -212,11 +232,13 @@ class Editor:
             flagged=tuple(flags),
         )
         kept = outcome.source if generated is None else generated
+        drawn = None if kept is None else fit.part(partial(self._pictures, kept))[0][0]
+        settle(self.pipe)
         return EditResult(
             images=images,
             provenance=provenance,
             inverted=inverted,
-            generated=None if kept is None else self._pictures(kept)[0][0],
+            generated=drawn,
         )
 
     @torch.no_grad()

@@ -61,6 +61,7 @@ class Provenance:
         flagged: For each target, whether the pipeline's safety checker blackened it.
         mask: File name of the mask as given; None for memory or for none.
         mask_sha256: Hash of the mask, or None.
+        memory: How the model was fitted into memory, where that differs from the usual.
         defaults: Settings that the user left open, with the values that the model's defaults gave
             them, and `of`, whose defaults they are.
         versions: Of Python and packages.
@@ -95,6 +96,7 @@ class Provenance:
     flagged: tuple[bool, ...]
     mask: str | None = None
     mask_sha256: str | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
     seconds: float = 0.0

@@ -83,6 +83,7 @@ def recorded(
         inversion_parameters=inversion.to_dict() if inversion else {},
         mask=mask.name if mask else None,
         mask_sha256=mask.sha256 if mask else None,
+        memory=model.memory.chosen,
         edited_sites=tuple(site.name for site in sites),
         edited_steps=len({step for step, _ in outcome.edited}),
         edited_pairs=len(outcome.edited),

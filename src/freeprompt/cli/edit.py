@@ -317,7 +317,7 @@ def _has_contents(sha256: str, name: str) -> bool:
 def _warn_of_differences(then: "Provenance", now: "Provenance") -> None:
     import warnings
 
-    for what in ("model_fingerprint", "versions", "device", "dtype"):
+    for what in ("model_fingerprint", "versions", "device", "dtype", "memory"):
         before, after = getattr(then, what), getattr(now, what)
         if before != after:
             warnings.warn(

@@ -41,7 +41,40 @@ def _options(
     """Carry the options; never called."""
 
 
-SHARED = inspect.signature(_options).parameters
+def _memory(
+    offload: Annotated[
+        str | None,
+        typer.Option(help="What waits on the CPU: none, model (parts), sequential (layers)."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(help="Targets denoised side by side; 0 for as many as fit.")
+    ] = None,
+    attention_mib: Annotated[
+        int | None,
+        typer.Option(help="MiB of attention scores at a time where torch has no fused kernel."),
+    ] = None,
+    vae_tiling: Annotated[
+        bool | None, typer.Option("--vae-tiling", help="Decode large pictures in tiles.")
+    ] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last", help="Weights with channels last.")
+    ] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile", help="Compile the network with torch.compile.")
+    ] = None,
+    step_down: Annotated[
+        bool | None,
+        typer.Option(
+            "--step-down/--no-step-down",
+            help="Try again with less at a time when memory runs out.  [default: step-down]",
+        ),
+    ] = None,
+) -> None:
+    """Carry the fields of `models.memory.Memory`, which a test compares; never called."""
+
+
+MEMORY = inspect.signature(_memory).parameters
+SHARED = {**inspect.signature(_options).parameters, **MEMORY}
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,7 +83,9 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
         mine = {name: given.pop(name) for name in SHARED}
-        token = _chosen.set({name: value for name, value in mine.items() if value})
+        token = _chosen.set(
+            {name: v for name, v in mine.items() if v or (name in MEMORY and v is not None)}
+        )
         try:
             command(**given)
         finally:
@@ -59,7 +94,11 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command)
     parameters = [*own.parameters.values(), *SHARED.values()]
     with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {**command.__annotations__, **_options.__annotations__}
+    with_options.__annotations__ = {
+        **command.__annotations__,
+        **_options.__annotations__,
+        **_memory.__annotations__,
+    }
     return with_options
 
 
@@ -70,5 +109,8 @@ def load(model: str, *, device: str = "auto", dtype: str = "auto") -> "Editor":
         FreepromptError: as `freeprompt.load` does.
     """
     from freeprompt.api import load
+    from freeprompt.models import Memory
 
-    return load(model, device=device, dtype=dtype, **(_chosen.get() or {}))
+    chosen = dict(_chosen.get() or {})
+    memory = Memory(**{name: chosen.pop(name) for name in MEMORY if name in chosen})
+    return load(model, device=device, dtype=dtype, memory=memory, **chosen)

@@ -8,16 +8,20 @@ from freeprompt.models.adapters import adapted
 from freeprompt.models.catalog import CATALOG, Entry
 from freeprompt.models.families import adapt
 from freeprompt.models.loading import load_pipeline
+from freeprompt.models.memory import Memory
+from freeprompt.models.offload import settle
 from freeprompt.models.seam import attach, restored
 from freeprompt.models.unet import UNetModel
 
 __all__ = [
     "CATALOG",
     "Entry",
+    "Memory",
     "UNetModel",
     "adapt",
     "adapted",
     "attach",
     "load_pipeline",
     "restored",
+    "settle",
 ]

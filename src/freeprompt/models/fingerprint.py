@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from freeprompt.models.offload import weights
+
 SAMPLES = 64
 
 
@@ -22,7 +24,7 @@ def fingerprint(pipe: Any) -> str:
         module = getattr(pipe, part, None)
         if module is None:
             continue
-        for name, value in sorted(getattr(module, "_orig_mod", module).state_dict().items()):
+        for name, value in sorted(weights(module), key=lambda pair: pair[0]):
             digest.update(f"{part}.{name}{tuple(value.shape)}".encode())
             flat = value.detach().flatten()
             stride = max(1, -(-len(flat) // SAMPLES))  # rounded up: the sample reaches the end

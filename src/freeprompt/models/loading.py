@@ -19,6 +19,7 @@ from freeprompt.models.catalog import CATALOG
 from freeprompt.models.devices import resolve_device, resolve_dtype
 from freeprompt.models.folder import check_folder
 from freeprompt.models.kinds import layout_of
+from freeprompt.models.memory import Memory, place, ran_out
 from freeprompt.models.single import config_folder, empty_part, single_pipeline
 from freeprompt.models.stored import open_weights
 from freeprompt.models.unet import latent_side
@@ -55,6 +56,7 @@ def load_pipeline(
     allow_pickle: bool = False,
     lora: Sequence[str | Path] = (),
     embedding: Sequence[str | Path] = (),
+    memory: Memory | None = None,
 ) -> Any:
     """Load a diffusers pipeline.
 
@@ -75,13 +77,15 @@ def load_pipeline(
             it is not 1.
         embedding: Textual inversions to add, each with its token before an equals sign
             (`<cat>=cat.safetensors`) if it is not the one in the file.
+        memory: How the pipeline is fitted into the memory there is.
 
     Raises:
         UnknownModel: if it is none of the four.
         ModelError: if it cannot be read or fetched; the message says why.
         ConfigError: for a device or dtype that does not exist, or an option that the model has no
             use for.
-        MissingDependency: if a LoRA is given and peft is not installed.
+        MissingDependency: if a LoRA is given and peft is not installed, or weights are to be kept
+            off the accelerator and accelerate is not.
     """
     for name, given in (("lora", lora), ("embedding", embedding)):
         if isinstance(given, str | Path):
@@ -92,9 +96,12 @@ def load_pipeline(
     pipe = _opened(model, how, kind)
     add_adapters(pipe, lora, embedding, allow_pickle)
     try:
-        pipe.to(where)
+        place(pipe, Memory() if memory is None else memory, where)
     except RuntimeError as error:
-        raise ModelError(f"{str(model)!r} cannot be moved to device {where}: {error}") from error
+        advice = " What may help: --offload model (offload='model')." if ran_out(error) else ""
+        raise ModelError(
+            f"{str(model)!r} cannot be moved to device {where}: {error}{advice}"
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

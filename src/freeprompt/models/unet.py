@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from freeprompt.core import DDIM, Control, Rows, Run, Site, Text
 from freeprompt.core.words import Spelling
+from freeprompt.models.chunks import Chunked
 from freeprompt.models.fingerprint import fingerprint
 from freeprompt.models.lending import lend
+from freeprompt.models.memory import Memory
 from freeprompt.models.seam import attach
 from freeprompt.models.text import spell, tokenize
 from freeprompt.models.walk import unet_sites
@@ -52,6 +54,7 @@ class UNetModel:
     Attributes:
         sample_forwards: Number of samples the network has evaluated through this adapter.
         cuts: Prompts that were too long, and what was said of each; clear it to be told again.
+        memory: How it is fitted into the memory there is.
     """
 
     TEXT_ENCODERS: tuple[str, ...] = ("text_encoder",)
@@ -61,6 +64,7 @@ class UNetModel:
         self.name = name
         self.sample_forwards = 0
         self.cuts: dict[str, str] = {}
+        self.memory = Memory()
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -119,14 +123,16 @@ class UNetModel:
     def encode_image(self, x: Tensor) -> Tensor:
         """Encode a picture in [-1, 1] as the scaled mean of the VAE's posterior."""
         vae = self.pipe.vae
-        posterior = vae.encode(x.to(self.device, vae.dtype)).latent_dist
+        with self._thrift():
+            posterior = vae.encode(x.to(self.device, vae.dtype)).latent_dist
         return (posterior.mean * vae.config.scaling_factor).to(self.dtype)  # type: ignore[no-any-return]
 
     def decode(self, x: Tensor) -> Tensor:
         """Decode scaled latents, one at a time, to float32 pictures nominally in [-1, 1]."""
         vae = self.pipe.vae
         scaled = x.to(vae.dtype) / vae.config.scaling_factor
-        return torch.cat([vae.decode(one[None], return_dict=False)[0].float() for one in scaled])
+        with self._thrift():
+            return torch.cat([vae.decode(x[None], return_dict=False)[0].float() for x in scaled])
 
     def screen(self, images: Tensor) -> tuple[Tensor, list[bool]]:
         """Run the pipeline's safety checker, if it has one.
@@ -149,14 +155,20 @@ class UNetModel:
         self.sample_forwards += len(x)
         # a tensor, as the stock pipeline passes: a plain number would recompile at every step
         t = torch.tensor(timestep, device=x.device)
-        answer: Tensor = self.pipe.unet(
-            x,
-            t,
-            encoder_hidden_states=text.states,
-            return_dict=False,
-            **self.conditions(x, text),
-        )[0]
+        with self._thrift():
+            answer: Tensor = self.pipe.unet(
+                x,
+                t,
+                encoder_hidden_states=text.states,
+                return_dict=False,
+                **self.conditions(x, text),
+            )[0]
         return answer
+
+    def _thrift(self) -> AbstractContextManager[object]:
+        """Bound what attention holds at a time, if that was asked for."""
+        limit = self.memory.attention_mib
+        return Chunked(limit * 2**20) if limit else nullcontext()
 
     def conditions(self, x: Tensor, text: Text) -> dict[str, Any]:
         """Return what the network takes beside latents, timestep and text."""
