@@ -13,6 +13,7 @@ ROOT = Path(freeprompt.__file__).parent
 
 ENGINE = {"errors", "core", "models", "inversion", "methods", "picture", "images", "provenance"}
 EVERYTHING = ENGINE | {"api", "analysis", "metrics", "world", "judge", "train", "studio", "bench"}
+EVERYTHING |= {"journal", "batch", "finetune"}
 MAY_IMPORT = {
     "errors": set(),
     "core": {"errors"},
@@ -23,25 +24,28 @@ MAY_IMPORT = {
     "picture": {"errors", "core"},
     "images": {"errors", "core", "picture"},
     "provenance": {"errors", "core"},
+    "journal": {"errors", "images"},
     "metrics": {"errors", "core", "picture", "images"},
     "analysis": ENGINE | {"world", "judge"},
     "api": ENGINE | {"analysis"},
     "pipeline": ENGINE | {"api"},
+    "finetune": {"errors", "core", "models", "picture", "images"},
     "judge": {"errors", "world"},
     "train": {"errors", "world", "judge"},
     "studio": EVERYTHING,
-    "bench": EVERYTHING,
+    "bench": EVERYTHING - {"batch"},
+    "batch": ENGINE | {"api", "metrics", "bench", "journal"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
     "": set(),  # freeprompt/__init__.py imports on first use only
 }
-MAY_IMPORT_THE_PACKAGE = {"studio", "bench", "cli"}
+MAY_IMPORT_THE_PACKAGE = {"studio", "bench", "batch", "cli"}
 
 CORE_LIBRARIES = {"torch", "numpy", "einops", "safetensors", "jaxtyping"}
 BARRED = {"PIL", "diffusers", "transformers", "gradio"}
 NO_PICTURES = {"core", "inversion", "methods"}
 ADAPTED = {"diffusers", "transformers", "peft"}
-ADAPTERS = {"models", "train", "pipeline"}
+ADAPTERS = {"models", "train", "finetune", "pipeline"}
 
 
 def files() -> list[str]:

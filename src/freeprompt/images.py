@@ -31,6 +31,7 @@ __all__ = [
     "grid",
     "notice",
     "open_image",
+    "png_bytes",
     "psnr",
     "read_png_text",
     "resize",
@@ -140,15 +141,26 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], text: dict[str, s
     Raises:
         SaveError: if it cannot be written; an existing file is then as it was.
     """
-    info = PngImagePlugin.PngInfo()
-    buffer = io.BytesIO()
     try:
-        for key, value in text.items():
-            info.add_itxt(key, value.encode("utf-8", "replace").decode())
-        image.save(buffer, "PNG", pnginfo=info, exif=b"", icc_profile=None)
+        content = png_bytes(image, text)
     except (OSError, ValueError) as error:
         raise _unsaved(path, error) from error
-    write_whole(path, buffer.getvalue())
+    write_whole(path, content)
+
+
+def png_bytes(image: Image.Image, text: dict[str, str]) -> bytes:
+    """Return the PNG that `save_png` writes.
+
+    Raises:
+        OSError: for a mode that PNG does not know.
+        ValueError: for a keyword that PNG does not allow.
+    """
+    info = PngImagePlugin.PngInfo()
+    buffer = io.BytesIO()
+    for key, value in text.items():
+        info.add_itxt(key, value.encode("utf-8", "replace").decode())
+    image.save(buffer, "PNG", pnginfo=info, exif=b"", icc_profile=None)
+    return buffer.getvalue()
 
 
 def read_png_text(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -1,14 +1,13 @@
 """Results on disk: one JSON line an edit, appended whole, so that a killed run loses none."""
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from freeprompt.errors import ConfigError, SaveError
-from freeprompt.images import finite, write_json
+from freeprompt.errors import ConfigError
+from freeprompt.images import write_json
+from freeprompt.journal import Journal, writing
 
 ROWS, ABOUT = "rows.jsonl", "run.json"
 Row = dict[str, Any]
@@ -88,70 +87,14 @@ class Store:
             about = {**about, "commands": _joined(old, about)}
         write_json(self.folder / ABOUT, about)
 
-    @contextmanager
-    def writing(self) -> Iterator["Writer"]:
+    def writing(self) -> AbstractContextManager[Journal]:
         """Open for appending; one process at a time.
 
         Raises:
             SaveError: if it cannot be written, or another run is writing.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise SaveError(
-                f"'{self.path}' could not be written ({error.strerror}). Choose another folder."
-            ) from error
-        try:
-            _lock(handle, self.path)
-            _drop_torn_line(handle)
-            yield Writer(handle)
-        finally:
-            os.close(handle)
-
-
-class Writer:
-    """Appends rows to an open file."""
-
-    def __init__(self, handle: int):
-        self._handle = handle
-
-    def append(self, row: Row) -> None:
-        """Append a row with a single write, and have it on the disk before going on.
-
-        Raises:
-            SaveError: if the disk is full.
-        """
-        line = json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            os.write(self._handle, line.encode())
-            os.fsync(self._handle)
-        except OSError as error:
-            raise SaveError(f"A result could not be written ({error.strerror}).") from error
+        return writing(self.path)
 
 
 def _joined(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*old.get("commands", []), *new.get("commands", [])]))
-
-
-def _lock(handle: int, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not a Unix system
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise SaveError(
-            f"Another run is writing to '{path}'. Wait for it, or choose another folder."
-        ) from error
-
-
-def _drop_torn_line(handle: int) -> None:
-    """Cut off what a killed run left of its last line."""
-    size = os.lseek(handle, 0, os.SEEK_END)
-    with suppress(OSError), os.fdopen(os.dup(handle), "rb") as file:
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        if whole < size:
-            os.ftruncate(handle, whole)

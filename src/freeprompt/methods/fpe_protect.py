@@ -31,6 +31,7 @@ class ProtectedFPE(TwoBranch):
 
     uses_mask = True
     object_words = "words"
+    seeded = True  # the mask of the predicted noise
 
     share: float = same(FPE, "share")
     sites: Sites = same(FPE, "sites")

@@ -23,6 +23,7 @@ class TwoBranch(Method):
     """
 
     uses = ("null", "noises")
+    seeded = False
 
     replay: bool = param(
         True,
