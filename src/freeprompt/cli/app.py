@@ -7,6 +7,7 @@ import typer
 from freeprompt.cli import (
     ablate,
     attention,
+    batch,
     bench,
     claims,
     compare,
@@ -66,3 +67,4 @@ app.command("sites")(listings.sites)
 app.add_typer(world.app, name="world")
 app.add_typer(train.app, name="train")
 app.add_typer(bench.app, name="bench")
+app.add_typer(batch.app, name="batch")

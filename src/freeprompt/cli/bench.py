@@ -1,18 +1,16 @@
 """`freeprompt bench`: run the benchmark, look at the results, compare two of them."""
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.counting import progress
 
 if TYPE_CHECKING:
     from freeprompt.bench.plan import Plan
-    from freeprompt.bench.runner import Advance, Report
 
 app = typer.Typer(
     help="Score methods: `run` makes edits, `report` shows them, `compare` two of them.",
@@ -58,7 +56,7 @@ def run(
     from freeprompt.bench import run as run_plan
 
     chosen = _plan(plan, model, data, limit, track, steps, processes, device, include)
-    with _progress("edits") as report:
+    with progress("edits") as report:
         store = run_plan(chosen, out, retry=retry, report=report)
     typer.echo(f"results in {store.path}; look at them with: freeprompt bench report {out}")
 
@@ -83,7 +81,7 @@ def tune(
 
     chosen = _plan(plan, model, None, limit, track, steps, processes, device)
     trying = tuning_plan(chosen, trials, seed)
-    with _progress("trials") as report:
+    with progress("trials") as report:
         store = run(trying, out, report=report)
     best = best_settings(Results(tuple(store.rows())))
     about = [
@@ -205,36 +203,3 @@ def _plan(
         processes=processes,
         device=device,
     )
-
-
-@contextmanager
-def _progress(noun: str) -> Iterator["Report"]:
-    """Show a bar on stderr if that is a terminal, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _lines(noun)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(noun)
-
-        def advance(update: "Advance") -> None:
-            text = f"{noun}, {update.errors} errors" if update.errors else noun
-            bars.update(task, completed=update.done, total=update.total, description=text)
-
-        yield advance
-
-
-def _lines(noun: str) -> "Report":
-    """Say how far it is about fifty times in all."""
-
-    def advance(update: "Advance") -> None:
-        every = max(1, update.total // 50)
-        if update.done % every == 0 or update.done == update.total:
-            errors = f", {update.errors} errors" if update.errors else ""
-            print(f"{update.done} of {update.total} {noun}{errors}", file=sys.stderr, flush=True)
-
-    return advance

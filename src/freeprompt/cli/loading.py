@@ -109,8 +109,14 @@ def load(model: str, *, device: str = "auto", dtype: str = "auto") -> "Editor":
         FreepromptError: as `freeprompt.load` does.
     """
     from freeprompt.api import load
+
+    return load(model, device=device, dtype=dtype, **chosen())
+
+
+def chosen() -> dict[str, Any]:
+    """Return what the running command was told of loading, for who loads in another process."""
     from freeprompt.models import Memory
 
-    chosen = dict(_chosen.get() or {})
-    memory = Memory(**{name: chosen.pop(name) for name in MEMORY if name in chosen})
-    return load(model, device=device, dtype=dtype, memory=memory, **chosen)
+    found = dict(_chosen.get() or {})
+    memory = Memory(**{name: found.pop(name) for name in MEMORY if name in found})
+    return {**found, "memory": memory}

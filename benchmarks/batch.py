@@ -1,0 +1,247 @@
+"""What a batch costs beside the edits themselves: by engine, and in memory as manifests grow.
+
+    python benchmarks/batch.py                  # emoji-sd, 24 real images, local, pool and ray
+    python benchmarks/batch.py --memory         # 10,000 tiny edits in one process: the peak
+    python benchmarks/batch.py --manifest       # reading and sorting 10^6 rows
+
+Overhead is the time of a run from its first result to its last that its workers do not spend in
+edits (reading, inverting, editing, scoring): for one process wall-clock time less the seconds of
+the records, over those seconds; for n workers n times the wall-clock time less the seconds. Loading
+the model and starting a cluster happen once, are shown apart, and are no part of it. A plain loop
+over `Editor.edit` is measured beside them, as what somebody would write without this.
+
+Edits and overhead stand in one run side by side, so that busy neighbours slow both alike; the share
+is what to look at, not the seconds.
+"""
+
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from common import Report, one_thread, parser
+from freeprompt.batch import Defaults, Engine, Local, Pool, RayData, Reader, Run, Setup, run
+from freeprompt.batch.worklist import Worklist
+
+TINY = {"model": "tiny-sd", "device": "cpu", "threads": 1, "reconstruct": False}
+
+
+def written(folder: Path, images: int, targets: int, side: int) -> Path:
+    """Write pictures of noise and a manifest that gives each so many targets."""
+    rng = np.random.default_rng(0)
+    path = folder / "manifest.jsonl"
+    with path.open("w") as file:
+        for i in range(images):
+            pixels = rng.integers(0, 255, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+            for t in range(targets):
+                row = {"id": f"{i}-{t}", "image": f"{i}.png", "target": f"a car number {t}"}
+                file.write(json.dumps(row) + "\n")
+    return path
+
+
+@dataclass
+class Clock:
+    """Reads the clock when a run begins and after every group."""
+
+    began: float = field(default_factory=time.perf_counter)
+    marks: list[tuple[int, float]] = field(default_factory=list)
+
+    def __call__(self, advance: Any) -> None:
+        self.marks.append((advance.done, time.perf_counter()))
+
+    @property
+    def start(self) -> float:
+        """Seconds until the first result, which are mostly loading."""
+        return self.marks[1][1] - self.began
+
+    @property
+    def steady(self) -> tuple[int, float]:
+        """Edits and seconds from the first result to the last."""
+        first, last = self.marks[1], self.marks[-1]
+        return last[0] - first[0], last[1] - first[1]
+
+
+def spent(out: Path, leave_out: int) -> float:
+    """Return the seconds that workers spent in edits, but for the first so many recorded."""
+    lines = (out / "journal" / "part-00000-of-00001.jsonl").read_text().splitlines()
+    rows = [row for line in lines for row in json.loads(line)["rows"]]
+    return sum(row["seconds"] for row in rows[leave_out:])
+
+
+def measured(manifest: Path, out: Path, engine: Engine, workers: int, steps: int) -> dict[str, Any]:
+    """Return a row of the table: an engine's start, time an edit, and overhead."""
+    setup = Setup(model="emoji-sd", device="cpu", threads=1, reconstruct=False)
+    clock = Clock()
+    asked = Run(
+        manifest=str(manifest),
+        out=out,
+        setup=setup,
+        defaults=Defaults(steps=steps),
+        engine=engine,
+    )
+    run(asked, clock)
+    count, wall = clock.steady
+    edits = spent(out, clock.marks[1][0])
+    return {
+        "engine": engine.name,
+        "workers": workers,
+        "start, s": f"{clock.start:.1f}",
+        "edit, s": f"{edits / count:.3f}",
+        "wall clock an edit, s": f"{wall / count:.3f}",
+        "overhead, ms": f"{1000 * (workers * wall - edits) / count:.1f}",
+        "overhead": f"{100 * (workers * wall - edits) / edits:.1f} %",
+    }
+
+
+def loop(manifest: Path, steps: int) -> dict[str, Any]:
+    """Return a row of the table for a plain loop over the editor."""
+    import freeprompt as fp
+
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    editor = fp.load("emoji-sd", device="cpu")
+    begin, edits = time.perf_counter(), 0.0
+    for i in range(0, len(rows), 2):
+        image = manifest.parent / rows[i]["image"]
+        targets = [row["target"] for row in rows[i : i + 2]]
+        edits += editor.edit(targets, image=image, steps=steps).provenance.seconds
+    wall = time.perf_counter() - begin
+    return {
+        "engine": "a plain loop",
+        "workers": 1,
+        "start, s": "",
+        "edit, s": f"{edits / len(rows):.3f}",
+        "wall clock an edit, s": f"{wall / len(rows):.3f}",
+        "overhead, ms": f"{1000 * (wall - edits) / len(rows):.1f}",
+        "overhead": f"{100 * (wall - edits) / edits:.1f} %",
+    }
+
+
+def overhead(args: Namespace, report: Report) -> None:
+    """Measure every engine on the same manifest."""
+    engines: list[tuple[Engine, int]] = [
+        (Local(), 1),
+        (Pool(processes=2), 2),
+        (RayData(actors=2), 2),
+    ]
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        manifest = written(base, args.images, 2, 64)
+        for engine, workers in engines:
+            if args.engines and engine.name not in args.engines:
+                continue
+            table.append(measured(manifest, base / engine.name, engine, workers, args.steps))
+        if not args.engines or "loop" in args.engines:
+            table.append(loop(manifest, args.steps))
+    title = f"Overhead, emoji-sd, {args.images} images x 2 targets, {args.steps} steps"
+    report.add(title, table)
+
+
+def memory(args: Namespace, report: Report) -> None:
+    """Measure the peak of a process that makes tiny edits, by their number."""
+    table = []
+    for count in (args.rows // 10, args.rows):
+        command = [sys.executable, __file__, "--one", str(count)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        table.append(
+            {
+                "edits": count,
+                "after a tenth, MiB": f"{found['base']:.1f}",
+                "peak, MiB": f"{found['peak']:.1f}",
+                "growth, MiB": f"{found['peak'] - found['base']:.1f}",
+                "wall clock, s": f"{found['seconds']:.0f}",
+            }
+        )
+    report.add("Peak memory of one process, tiny-sd, edits of one step", table)
+
+
+def one(count: int) -> None:
+    """Make so many tiny edits and print what memory they took."""
+    began = time.perf_counter()
+    marks: list[float] = []
+
+    def report(advance: Any) -> None:
+        if advance.done >= count / 10 and not marks:
+            marks.append(peak())
+
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = written(Path(folder), count // 50, 50, 16)
+        asked = Run(
+            manifest=str(manifest),
+            out=Path(folder) / "out",
+            setup=Setup(**TINY, batch=50),
+            defaults=Defaults(steps=1, method="sdedit", guidance=1.0),
+        )
+        assert run(asked, report).errors == 0
+    figures = {"base": marks[0], "peak": peak(), "seconds": time.perf_counter() - began}
+    print(json.dumps(figures))
+
+
+def peak() -> float:
+    """Return the largest size of this process so far in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def manifest(args: Namespace, report: Report) -> None:
+    """Measure reading a large manifest, checking it and sorting it into groups."""
+    before = peak()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "manifest.jsonl"
+        with path.open("w") as file:
+            for i in range(args.rows):
+                row = {"id": f"r{i}", "image": f"{i // 4}.png", "target": "a cat", "steps": 50}
+                file.write(json.dumps(row) + "\n")
+        times = [time.process_time()]
+        with suppress(StopIteration):
+            for _ in Reader(str(path), Defaults()).jobs():
+                pass
+        times.append(time.process_time())
+        with Worklist(Reader(str(path), Defaults()).jobs(), "m") as work:
+            times.append(time.process_time())
+            groups = sum(1 for _ in work.groups())
+        times.append(time.process_time())
+    took = [f"{later - sooner:.1f}" for sooner, later in itertools.pairwise(times)]
+    names = ("checking", "checking and sorting", "listing the groups")
+    row = dict(zip(names, took, strict=True)) | {"growth, MiB": f"{peak() - before:.0f}"}
+    report.add(f"A manifest of {args.rows} rows, {groups} images, CPU seconds", [row])
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--images", type=int, default=24)
+    made.add_argument("--steps", type=int, default=50)
+    made.add_argument("--rows", type=int, default=10_000)
+    made.add_argument("--engines", nargs="*", default=[], help="local, pool, ray, loop")
+    made.add_argument("--memory", action="store_true")
+    made.add_argument("--manifest", action="store_true")
+    made.add_argument("--one", type=int, help="used by --memory")
+    args = made.parse_args()
+    one_thread()
+    if args.one:
+        one(args.one)
+        return
+    report = Report()
+    if args.memory:
+        memory(args, report)
+    elif args.manifest:
+        manifest(args, report)
+    else:
+        overhead(args, report)
+    report.write(args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The work in order, on the disk and not in memory: jobs, their groups, what is done."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from types import TracebackType
+from typing import Any, Self
+
+from freeprompt.batch.jobs import MAX_GROUP, Group, Job, text_of
+from freeprompt.errors import ConfigError
+
+SCHEMA = """
+CREATE TABLE jobs (
+    place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, row INTEGER NOT NULL,
+    family TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, record TEXT,
+    bad INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE groups (number INTEGER PRIMARY KEY, family TEXT NOT NULL);
+"""
+
+
+class Worklist:
+    """All jobs of a manifest, in a private database that sqlite spills to the disk.
+
+    Args:
+        jobs: In the order of the manifest.
+        name: Of the manifest, for messages.
+
+    Raises:
+        ConfigError: for two jobs of one name, and whatever reading the jobs raises.
+    """
+
+    def __init__(self, jobs: Iterable[Job], name: str):
+        self._base = sqlite3.connect("", isolation_level=None)
+        self._base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + SCHEMA)
+        self._base.execute("BEGIN")
+        try:
+            for job in jobs:
+                self._insert(job, name)
+            self._base.execute(
+                "INSERT INTO groups (family) SELECT family FROM jobs GROUP BY family "
+                "ORDER BY MIN(place)"
+            )
+            self._base.execute("CREATE INDEX by_family ON jobs (family, place)")
+            self._base.execute("CREATE INDEX by_name ON groups (family)")
+        except BaseException:
+            self._base.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._base.close()
+
+    def _insert(self, job: Job, name: str) -> None:
+        body = text_of(job.to_dict())
+        values = job.id, job.row, job.group_key(), job.key, body
+        try:
+            self._base.execute(
+                "INSERT INTO jobs (id, row, family, key, body) VALUES (?, ?, ?, ?, ?)", values
+            )
+        except sqlite3.IntegrityError:
+            found = self._base.execute("SELECT row FROM jobs WHERE id = ?", (job.id,)).fetchone()
+            raise ConfigError(
+                f"'{name}', row {job.row}, id: {job.id!r} is the name of row {found[0]} already. "
+                "Every edit needs a name of its own; several targets of row x are x-0, x-1, ..."
+            ) from None
+
+    def __len__(self) -> int:
+        return int(self._base.execute("SELECT COUNT(*) FROM jobs").fetchone()[0])
+
+    @property
+    def groups_in_all(self) -> int:
+        """Number of groups before those of many targets are cut."""
+        return int(self._base.execute("SELECT COUNT(*) FROM groups").fetchone()[0])
+
+    def number(self, record: dict[str, Any]) -> int | None:
+        """Number of the group that a result belongs to.
+
+        None if there is no such job, or it has changed since.
+        """
+        found = self._base.execute(
+            "SELECT number FROM jobs JOIN groups USING (family) WHERE id = ? AND key = ?",
+            (record["id"], record["key"]),
+        ).fetchone()
+        return None if found is None else int(found[0]) - 1
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Note the result of a job; a picture is never replaced by an error."""
+        self._base.execute(
+            "UPDATE jobs SET record = ?, bad = ? "
+            "WHERE id = ? AND key = ? AND (record IS NULL OR bad)",
+            (
+                json.dumps(record, ensure_ascii=False),
+                bool(record["error"]),
+                record["id"],
+                record["key"],
+            ),
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether a job has a picture."""
+        query = "SELECT 1 FROM jobs WHERE id = ? AND record IS NOT NULL AND NOT bad"
+        return self._base.execute(query, (name,)).fetchone() is not None
+
+    def forget_errors(self, index: int = 0, of: int = 1) -> None:
+        """Forget the errors of a shard, so that those edits are made again."""
+        self._base.execute(
+            "UPDATE jobs SET record = NULL, bad = 0 WHERE bad AND family IN "
+            "(SELECT family FROM groups WHERE (number - 1) % ? = ?)",
+            (of, index),
+        )
+
+    def errors(self, index: int = 0, of: int = 1) -> int:
+        """Number of errors in a shard."""
+        return self._count("bad", index, of)
+
+    def _count(self, condition: str, index: int, of: int) -> int:
+        query = (
+            "SELECT COUNT(*) FROM jobs JOIN groups USING (family) "
+            f"WHERE {condition} AND (number - 1) % ? = ?"
+        )
+        return int(self._base.execute(query, (of, index)).fetchone()[0])
+
+    def left(self, index: int = 0, of: int = 1) -> int:
+        """Number of jobs of a shard without a result."""
+        return self._count("record IS NULL", index, of)
+
+    def size(self, index: int = 0, of: int = 1) -> int:
+        """Number of jobs of a shard."""
+        return self._count("1", index, of)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the results that there are, in the order of the manifest."""
+        query = "SELECT record FROM jobs WHERE record IS NOT NULL ORDER BY place"
+        for (record,) in self._base.execute(query):
+            yield json.loads(record)
+
+    def groups(self, index: int = 0, of: int = 1) -> Iterator[Group]:
+        """Yield the groups of one of `of` shards in which a result is missing.
+
+        A group is the same whoever asks and whatever is done already. The list may be written to
+        meanwhile: groups are found one after the other.
+        """
+        number = index
+        total = self.groups_in_all
+        while number < total:
+            yield from self._group(number)
+            number += of
+
+    def _group(self, number: int) -> Iterator[Group]:
+        rows = self._base.execute(
+            "SELECT body, record IS NULL FROM jobs JOIN groups USING (family) "
+            "WHERE number = ? + 1 ORDER BY place",
+            (number,),
+        ).fetchall()
+        for _, part in groupby(enumerate(rows), key=lambda pair: pair[0] // MAX_GROUP):
+            members = [row for _, row in part]
+            jobs = tuple(Job(**json.loads(body)) for body, _ in members)
+            wanted = [job.id for job, (_, missing) in zip(jobs, members, strict=True) if missing]
+            if wanted:
+                yield Group(number=number, jobs=jobs, wanted=frozenset(wanted))
