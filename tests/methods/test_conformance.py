@@ -35,6 +35,7 @@ FORWARDS = {  # (generated, real) at 50 steps
     "fpe-protect": (2 * 50 + 10 * 2 + 3 * 40 + 2 * 10, 50 + 10 * 2 + 3 * 40 + 2 * 10),
     "imagic": (2 * 50 + 3 + 2 + 2 * 50, 3 + 2 + 2 * 50),  # with few training steps, see FEW_STEPS
     "infedit": (2 * 50 + 6 * 50, 6 * 50),
+    "instruct-pix2pix": (2 * 50 + 3 * 50, 3 * 50),
     "ledits": (2 * 50 + 43 + 2 * 43, 43 + 2 * 43),
     "masactrl": (4 * 50, 50 + 2 * 4 + 3 * 46),
     "p2p": (4 * 50, 50 + 3 * 30 + 2 * 20),
@@ -53,13 +54,20 @@ pytestmark = pytest.mark.parametrize("name", list(METHODS))
 
 
 @pytest.fixture(scope="module")
-def editor():
-    return api.Editor(tiny_sd(sample_size=8), name="tiny")
+def editors():
+    text, instructed = tiny_sd(sample_size=8), tiny_sd(sample_size=8, in_channels=8)
+    return {False: api.Editor(text, name="tiny"), True: api.Editor(instructed, name="instructed")}
+
+
+@pytest.fixture
+def editor(editors, name):
+    """A model of the kind that the method is for."""
+    return editors[METHODS[name].instructs]
 
 
 @pytest.fixture(scope="module")
-def picture(editor):
-    return editor.edit(TARGET, source=SOURCE, steps=2, seed=3).source
+def picture(editors):
+    return editors[False].edit(TARGET, source=SOURCE, steps=2, seed=3).source
 
 
 def few(name):
@@ -96,7 +104,8 @@ def test_a_real_image_with_and_without_a_source_prompt(editor, picture, name):
 
 def test_the_generated_source_is_the_plain_one(editor, name):
     """Whatever a method does, the picture that is kept is the one without it."""
-    plain = editor.edit(SOURCE + " at night", source=SOURCE, steps=STEPS, sites="self:7").source
+    other = few(name) if METHODS[name].instructs else {"steps": STEPS, "sites": "self:7"}
+    plain = editor.edit(SOURCE + " at night", source=SOURCE, **other).source
     kept = editor.edit(TARGET, source=SOURCE, **few(name)).source
     assert furthest(plain, kept) <= 1  # its batch has another size in methods without a pair
     if issubclass(METHODS[name], TwoBranch):
@@ -105,6 +114,9 @@ def test_the_generated_source_is_the_plain_one(editor, name):
 
 @pytest.mark.filterwarnings("ignore::freeprompt.errors.FreepromptWarning")
 def test_an_empty_window_edits_nothing_and_says_so(editor, name):
+    if name not in EMPTY:
+        assert METHODS[name].instructs  # it draws a new picture whatever it is told
+        return
     with pytest.warns(api.checks.FreepromptWarning, match="nothing was edited"):
         empty = editor.edit(TARGET, source=SOURCE, method=name, steps=STEPS, **EMPTY[name])
     assert empty.provenance.edited_pairs == 0

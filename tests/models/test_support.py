@@ -22,6 +22,7 @@ FAMILIES = {
     "SD 1.x (noise prediction)": tiny_sd,
     "SD 2.x (v-prediction)": lambda: tiny_sd(prediction="v_prediction"),
     "SDXL": tiny_sdxl,
+    "InstructPix2Pix of SD 1.x (8 input channels)": lambda: tiny_sd(in_channels=8),
 }
 COLUMNS = {  # name: (real image?, (width, height), source prompt?)
     "generated, square": (False, (64, 64), True),
@@ -59,6 +60,11 @@ def editor(family):
 @cache
 def plain(family, size):
     """The source without any editing, as the loop draws it beside a target."""
+    if editor(family).model.takes == "picture":
+        return editor(family).edit(
+            TARGET, source=SOURCE, method="instruct-pix2pix", steps=STEPS, width=size[0],
+            height=size[1],
+        )  # fmt: skip
     with pytest.warns(match="nothing was edited"):
         return editor(family).edit(
             TARGET, source=SOURCE, steps=STEPS, share=0, width=size[0], height=size[1]

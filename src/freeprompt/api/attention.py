@@ -15,6 +15,7 @@ from freeprompt.analysis.maps import AttentionMaps
 from freeprompt.analysis.reduce import Observed
 from freeprompt.api.checks import check_source, checked_guidance, checked_prompts, resolve, whole
 from freeprompt.api.defaults import filled_in
+from freeprompt.api.sizes import generated_size
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
 from freeprompt.core import SOURCE, TARGET, Row, Sites, Window, denoise
 from freeprompt.core.loop import Callback
@@ -142,7 +143,7 @@ def attention(
             inverted = run.inverted(image, how, inversion, mine)
             start: dict[str, Any] = {"image": inverted, "native": True}
             return run.edited(how, start) if targets else run.walked(inverted)
-        size = self._generated_size(width, height)
+        size = generated_size(self.model, width, height)
         start = {"source": prompt, "latents": latents, "width": size[0], "height": size[1]}
         return run.edited(how, start) if targets else run.generated(size, latents)
 

@@ -13,7 +13,7 @@ from freeprompt.core import Model, Record, Sites, Tape
 from freeprompt.core.params import Parameters, check_names
 from freeprompt.core.registry import Registry
 from freeprompt.core.tape import TapeKey
-from freeprompt.errors import ConfigError, FreepromptWarning
+from freeprompt.errors import ConfigError, FreepromptWarning, UnsupportedModel
 from freeprompt.inversion import INVERSIONS, Inversion
 from freeprompt.methods import METHODS, Method, Outcome, Task, TwoBranch
 from freeprompt.models import UNetModel
@@ -151,6 +151,28 @@ def check_sites(method: Method, model: Model) -> None:
             value.select(model.sites, model.name)
 
 
+def check_model(method: Method, model: UNetModel) -> None:
+    """Check that a model takes what a method gives it.
+
+    Raises:
+        UnsupportedModel: if it takes more, or less.
+    """
+    name = METHODS.name_of(method)
+    if model.takes == "picture" and not method.instructs:
+        able = ", ".join(name for name in METHODS if METHODS[name].instructs)
+        raise UnsupportedModel(
+            f"{model.name!r} is an InstructPix2Pix model: its denoiser takes the picture in 4 more "
+            f"input channels and the prompt as an instruction, and {name} edits with text-to-image "
+            f"models. Use method={able!r}, or the text-to-image model it was made from."
+        )
+    if method.instructs and model.takes != "picture":
+        raise UnsupportedModel(
+            f"{name} needs a model that was trained to follow instructions, whose denoiser takes 8 "
+            f"input channels (InstructPix2Pix); that of {model.name!r} takes "
+            f"{model.pipe.unet.config.in_channels}. Any other method edits with it."
+        )
+
+
 def check_keep(method: Method, keep: Any) -> None:
     """Check that there is something to keep, and a place for it.
 
@@ -197,6 +219,11 @@ def check_reuse(
     Raises:
         ConfigError: saying what differs.
     """
+    if image.control != model.told:
+        raise ConfigError(
+            "This image was inverted with other control images (or weights, or windows) than the "
+            "edit has, so its noise would lead elsewhere. Use the same, or invert again."
+        )
     if image.model.pipe.unet is not model.pipe.unet or image.model.pipe.vae is not model.pipe.vae:
         raise ConfigError(
             f"This image was inverted with another model ({image.model.name!r}); its noise means "

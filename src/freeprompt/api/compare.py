@@ -165,6 +165,9 @@ def compare(
         ConfigError: if there is no source, no method, or settings for a method not compared.
     """
     names, given = chosen_methods(methods), dict(settings or {})
+    if methods == "all":  # those that this kind of model is for
+        instructs = editor.model.takes == "picture"
+        names = tuple(name for name in names if METHODS[name].instructs == instructs)
     stray = sorted(given.keys() - set(names))
     if stray:
         raise ConfigError(

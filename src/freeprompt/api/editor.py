@@ -16,7 +16,6 @@ from freeprompt.api.checks import (
     check_reuse,
     check_source,
     checked_prompts,
-    integer,
     notes_on,
 )
 from freeprompt.api.fitting import Fitting
@@ -25,15 +24,16 @@ from freeprompt.api.plan import Plan
 from freeprompt.api.record import Meter, recorded
 from freeprompt.api.result import EditResult
 from freeprompt.api.saved import is_saved, load_inverted
+from freeprompt.api.sizes import generated_size, working_size
 from freeprompt.api.source import InvertedImage, start_noise
+from freeprompt.api.steering import ControlImages, Shares, Weights, steered
 from freeprompt.core import Tape, Trajectory
 from freeprompt.core.loop import Callback
-from freeprompt.errors import ConfigError
-from freeprompt.images import fit, resize, to_images, to_tensor
+from freeprompt.images import resize, to_images, to_tensor
 from freeprompt.inversion import Inversion
 from freeprompt.methods import Method, Task
 from freeprompt.methods.base import generated_source
-from freeprompt.models import Memory, adapt, load_pipeline, settle
+from freeprompt.models import Memory, adapt, load_networks, load_pipeline, settle
 from freeprompt.picture import ImageInput, Picture, open_image
 
 
@@ -43,6 +43,8 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     memory: Memory | None = None,
+    controlnet: Sequence[str | Path] = (),
+    adapter: Sequence[str | Path] = (),
     **reading: Any,
 ) -> "Editor":
     """Load a model and return an editor for it.
@@ -55,6 +57,9 @@ def load(
             reproducible to the byte.
         memory: How the model is fitted into the memory there is, such as
             `Memory(offload="model")`.
+        controlnet: ControlNets that every edit runs with: folders, single files or Hub ids. Each
+            edit gives a control image for each (`control_image=`).
+        adapter: T2I-Adapters, likewise; their control images come after those of the ControlNets.
         **reading: How its files are read, and what is added to it: `variant`, `config`, `offline`,
             `allow_pickle`, `lora`, `embedding`, as in `freeprompt.models.load_pipeline`.
 
@@ -66,6 +71,9 @@ def load(
     pipe = load_pipeline(model, device=device, dtype=dtype, memory=memory, **reading)
     editor = Editor(pipe, name=str(model))
     editor.model.memory = Memory() if memory is None else memory
+    editor.model.networks += load_networks(
+        pipe, {"controlnet": controlnet, "adapter": adapter}, reading
+    )
     return editor
 
 
@@ -109,6 +117,9 @@ class Editor:
         source: str | None = None,
         image: ImageInput | InvertedImage | None = None,
         mask: ImageInput | None = None,
+        control_image: ControlImages | None = None,
+        control_weight: Weights = 1.0,
+        control_window: Shares = (0.0, 1.0),
         method: str | Method = "fpe",
         inversion: str | Inversion | None = None,
         steps: int | None = None,
@@ -133,7 +144,13 @@ class Editor:
             image: A real image: file, PIL image, array, bytes, or the `InvertedImage` of an
                 earlier call or its saved file, whose work is then not done again.
             mask: White where the picture may change, black where it must not; of the picture's
-                shape. For methods that use one (`fpe-protect`, `diffedit`).
+                shape. For methods that use one (`fpe-protect`, `diffedit`); an inpainting model
+                needs it.
+            control_image: What the ControlNet or T2I-Adapter that the model was loaded with reads;
+                for several networks a list, one image each. Source and target share it, and so
+                does the inversion.
+            control_weight: Factor of what it adds; 0 switches it off. Or one for each image.
+            control_window: Share of the steps in which it acts, (from, to). Or one for each image.
             method: Name or instance; `freeprompt methods` lists them.
             inversion: Name or instance; how a real image becomes noise. None takes the method's
                 own, mostly `ddim`; `freeprompt inversions` lists them.
@@ -181,6 +198,9 @@ class Editor:
             negative=negative,
             seed=seed,
         )
+        # from here on: the editor whose model sees the control images
+        control = (control_image, control_weight, control_window)
+        self = steered(self, plan.steps, control, image, mask)
         how = plan.method
         how.check(prompts)
         check_keep(how, keep)
@@ -192,7 +212,7 @@ class Editor:
         if image is not None:
             inverted = fit.part(partial(self._source, image, source, plan, callback))
         if inverted is None:
-            size = self._generated_size(width, height)
+            size = generated_size(self.model, width, height)
             start = start_noise(self.model, size, plan.seed, generator, latents)
         else:
             size, start = inverted.size, inverted.trajectory.start
@@ -228,6 +248,7 @@ class Editor:
             size=size,
             native=native,
             defaults=dict(plan.defaults),
+            control=self.model.told,
             seed=plan.seed if generator is None and latents is None else None,
             flagged=tuple(flags),
         )
@@ -247,6 +268,9 @@ class Editor:
         image: ImageInput,
         *,
         source: str = "",
+        control_image: ControlImages | None = None,
+        control_weight: Weights = 1.0,
+        control_window: Shares = (0.0, 1.0),
         method: str | Method = "fpe",
         inversion: str | Inversion | None = None,
         steps: int | None = None,
@@ -261,6 +285,9 @@ class Editor:
         Args:
             image: File, PIL image, array or bytes.
             source: What the image shows; empty is fine.
+            control_image: That of the edits to come; so are the next two.
+            control_weight: Factor of what it adds.
+            control_window: Share of the steps in which it acts.
             method: The method to come; some record tensors meanwhile.
             inversion: Name or instance; None takes the method's own.
             steps: Number of denoising steps of the edits to come; None for the model's default.
@@ -288,6 +315,7 @@ class Editor:
             negative=negative,
             seed=seed,
         )
+        self = steered(self, plan.steps, (control_image, control_weight, control_window))
         self.model.cuts.clear()
         return self._inverted(image, source, plan, callback)
 
@@ -305,13 +333,14 @@ class Editor:
             return self._inverted(image, source, plan, callback)
         asked = plan.inversion if plan.asked else None
         check_reuse(image, self.model, source, plan.method, asked, **plan.rules)
-        return image
+        # one read from a file has the plain model, which knows nothing of its control images
+        return image if image.model.told == image.control else replace(image, model=self.model)
 
     def _inverted(
         self, image: ImageInput, source: str | None, plan: Plan, callback: Callback | None
     ) -> InvertedImage:
         picture = open_image(image)
-        size = self._working_size(picture)
+        size = working_size(self.model, picture)
         clean = self.model.encode_image(to_tensor(resize(picture.image, size)))
         trajectory, tape = Trajectory(latents=clean, prompt=source or ""), Tape()
         if plan.method.inverts:
@@ -330,6 +359,7 @@ class Editor:
             trajectory=trajectory,
             inversion=plan.inversion if plan.method.inverts else None,
             tape=tape if plan.records else None,
+            control=self.model.told,
         )
 
     def _generated_and_inverted(self, task: Task, via: Inversion) -> tuple[Task, Tensor]:
@@ -346,27 +376,6 @@ class Editor:
             callback=task.callback,
         )
         return replace(task, trajectory=path, start=path.start), clean
-
-    def _working_size(self, picture: Picture) -> tuple[int, int]:
-        return fit(
-            picture.size,
-            area=self.model.native_size**2,
-            multiple=self.model.granularity,
-            shortest=self.model.shortest_side,
-        )
-
-    def _generated_size(self, width: int | None, height: int | None) -> tuple[int, int]:
-        native, unit = self.model.native_size, self.model.granularity
-        size = []
-        for name, given in (("width", width), ("height", height)):
-            value = native if given is None else integer(given)
-            if value is None or value % unit or value < self.model.shortest_side:
-                raise ConfigError(
-                    f"{name} must be a multiple of {unit} pixels, at least "
-                    f"{self.model.shortest_side}; got {given!r}. The model's own is {native}."
-                )
-            size.append(value)
-        return size[0], size[1]
 
     @staticmethod
     def _room(mask: Picture | None, size: tuple[int, int], start: Tensor) -> Tensor | None:

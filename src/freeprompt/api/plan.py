@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from freeprompt.api.checks import check_sites, checked_guidance, resolve, whole
+from freeprompt.api.checks import check_model, check_sites, checked_guidance, resolve, whole
 from freeprompt.api.defaults import filled_in
 from freeprompt.api.pairs import check_pair
 from freeprompt.api.source import checked_seed
@@ -71,6 +71,7 @@ class Plan:
             seed=checked_seed(seed),
             defaults=defaults,
         )
+        check_model(how, model)
         model.schedule(plan.steps)
         how.check_steps(plan.steps)
         check_sites(how, model)

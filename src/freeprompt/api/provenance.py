@@ -64,6 +64,8 @@ class Provenance:
         memory: How the model was fitted into memory, where that differs from the usual.
         defaults: Settings that the user left open, with the values that the model's defaults gave
             them, and `of`, whose defaults they are.
+        control: For each control image its network (`kind`, `network`, `fingerprint`), `image`
+            (file name or None), `sha256`, `weight` and `window`.
         versions: Of Python and packages.
         seconds: Wall-clock time of the edit, loading excluded.
         peak_memory_bytes: Peak device memory; on a CPU the highest memory of the whole process.
@@ -96,6 +98,7 @@ class Provenance:
     flagged: tuple[bool, ...]
     mask: str | None = None
     mask_sha256: str | None = None
+    control: tuple[dict[str, Any], ...] = ()
     memory: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)

@@ -63,6 +63,7 @@ def save_inverted(inverted: InvertedImage, path: str | Path) -> None:
         "fingerprint": fingerprint(inverted.model.pipe),
         "inversion": INVERSIONS.name_of(inverted.inversion),
         "parameters": inverted.inversion.to_dict(),
+        "control": inverted.control,
     }
     packed = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     write_whole(path, to_bytes(packed, {**meta, "image": json.dumps(about)}))
@@ -113,6 +114,7 @@ def load_inverted(path: str | Path, model: UNetModel) -> InvertedImage:
         trajectory=Trajectory.unpack(here, about["trajectory"]),
         inversion=INVERSIONS[about["inversion"]].build(about["parameters"]),
         tape=Tape(tensors=tape) if tape else None,
+        control=tuple(about.get("control", ())),
     )
 
 

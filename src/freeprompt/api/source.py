@@ -32,6 +32,7 @@ class InvertedImage:
         trajectory: The inversion.
         inversion: How it was found; None if the method needs only the image's own latent.
         tape: What a method recorded meanwhile, or None.
+        control: The control images it was inverted with, as provenance tells of them.
     """
 
     model: UNetModel
@@ -40,6 +41,7 @@ class InvertedImage:
     trajectory: Trajectory
     inversion: Inversion | None
     tape: Tape | None = None
+    control: tuple[dict[str, Any], ...] = ()
 
     @cached_property
     def round_trip(self) -> Image.Image:

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freeprompt.api.mask import bright_pixels
+from freeprompt.api.sizes import working_size
 from freeprompt.api.source import InvertedImage
 from freeprompt.errors import ConfigError
 from freeprompt.images import resize, to_tensor
 from freeprompt.models import UNetModel
-from freeprompt.models.hints import Hint, Hints
-from freeprompt.picture import ImageInput, Picture, open_image
+from freeprompt.models.hints import Hint, Hints, no_image
+from freeprompt.picture import ImageInput, open_image
 
 if TYPE_CHECKING:
     from freeprompt.api.editor import Editor
@@ -29,30 +30,34 @@ Shares = Share | Sequence[Share]
 
 def steered(
     editor: "Editor",
-    *,
     steps: int,
-    control_image: ControlImages | None,
-    control_weight: Weights,
-    control_window: Shares,
+    control: tuple[ControlImages | None, Weights, Shares],
     image: Any = None,
     mask: ImageInput | None = None,
 ) -> "Editor":
     """Return the editor whose model sees the control images of one edit; itself if there are none.
+
+    Args:
+        editor: The editor.
+        steps: Steps of the edit.
+        control: `control_image`, `control_weight` and `control_window` of `Editor.edit`.
+        image: The image to edit, if it is a real one.
+        mask: Where it may change.
 
     Raises:
         ConfigError: for control images without a network to read them, or the other way round, or
             a number out of range; for an inpainting model without a mask or an image.
         ImageError: for a file that is no usable image.
     """
-    model = editor.model
-    if control_image is None and not model.networks and model.takes != "room":
-        _check_unused(control_weight, control_window)
+    model, (given, weight, window) = editor.model, control
+    hints = None
+    if given is not None or model.networks:
+        hints = _hints(model, steps, given, weight, window)
+    else:
+        _check_unused(weight, window)
+    room = _room(model, image, mask) if model.takes == "room" else None
+    if hints is None and room is None:
         return editor
-    hints, room = None, None
-    if control_image is not None or model.networks:
-        hints = _hints(model, steps, control_image, control_weight, control_window)
-    if model.takes == "room":
-        room = _room(model, image, mask, editor._working_size)
     made = copy.copy(editor)
     made.model = model.seeing(hints=hints, room=room)
     return made
@@ -70,8 +75,10 @@ def _check_unused(weight: Weights, window: Shares) -> None:
 def _hints(
     model: UNetModel, steps: int, images: ControlImages | None, weight: Weights, window: Shares
 ) -> Hints:
-    pictures = [] if images is None else [open_image(one) for one in _several(images)]
     networks = model.networks
+    if images is None:
+        raise no_image(model.name, networks[0])
+    pictures = [open_image(one) for one in _several(images)]
     if not networks:
         raise ConfigError(
             f"There is a control image, and {model.name!r} was loaded without a network to read "
@@ -138,12 +145,7 @@ def _share(name: str, value: Any) -> Share:
     return start, end
 
 
-def _room(
-    model: UNetModel,
-    image: Any,
-    mask: ImageInput | None,
-    working_size: Callable[[Picture], tuple[int, int]],
-) -> Tensor:
+def _room(model: UNetModel, image: Any, mask: ImageInput | None) -> Tensor:
     """Return what an inpainting network sees: where it may paint, and the picture without that."""
     if image is None or mask is None or isinstance(image, InvertedImage):
         raise ConfigError(
@@ -152,7 +154,7 @@ def _room(
             "change), with a method that uses one (fpe-protect, diffedit)."
         )
     picture, painted = open_image(image), open_image(mask)
-    size = working_size(picture)
+    size = working_size(model, picture)
     free = bright_pixels(painted, picture.size)
     free = F.interpolate(free, (size[1], size[0]))
     pixels = to_tensor(resize(picture.image, size)) * (free < 0.5)

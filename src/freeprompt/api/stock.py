@@ -54,7 +54,13 @@ def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterat
             "prompts=[source, target, ...]."
         )
     name = getattr(pipe, "name_or_path", "") or type(pipe).__name__
-    guest = _Guest(adapt(pipe, name), method, tuple(prompts) or ("", ""))
+    model = adapt(pipe, name)
+    if model.takes != "text":
+        raise UnsupportedModel(
+            f"{name!r} takes {pipe.unet.config.in_channels} input channels, so its rows are not "
+            "those of text-to-image. Use Editor, which knows inpainting and instruction models."
+        )
+    guest = _Guest(model, method, tuple(prompts) or ("", ""))
     with ExitStack() as undo:
         undo.push(guest.attached)
         before = pipe.unet.register_forward_pre_hook(guest.before, with_kwargs=True)

@@ -1,13 +1,22 @@
 """`freeprompt edit`."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.control import (
+    Control,
+    ControlWeight,
+    ControlWindow,
+    control_again,
+    control_given,
+    networks_again,
+    warn_of_networks,
+)
 from freeprompt.errors import ConfigError, FreepromptWarning, SaveError
 
 if TYPE_CHECKING:
@@ -29,6 +38,9 @@ def edit(
     mask: Annotated[
         str | None, typer.Option(help="White where the picture may change; fpe-protect, diffedit.")
     ] = None,
+    control: Control = None,
+    control_weight: ControlWeight = None,
+    control_window: ControlWindow = None,
     model: Annotated[
         str | None,
         typer.Option(help=f"Catalogue name, folder or Hub id.  [default: {DEFAULT_MODEL}]"),
@@ -74,6 +86,7 @@ def edit(
 ) -> None:
     """Edit a generated image (--source) or a real one (--image) towards each TARGET."""
     asked = {
+        **control_given(control, control_weight, control_window),
         "source": source,
         "mask": mask,
         "method": method,
@@ -94,13 +107,13 @@ def edit(
         check(targets or [], image, {**given, "native": native}, parameters, model)
         given |= {"image": image, "native": native, "keep": keep, **parameters}
         result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
-    elif targets or native or given.keys() - {"mask"} or parameters:
+    elif targets or native or given.keys() - {"mask", "control_image"} or parameters:
         raise ConfigError(
-            "--from brings prompts and all settings with it. Only --image, --mask, --model, "
-            "--device, --dtype, -o and --json go together with it."
+            "--from brings prompts and all settings with it. Only --image, --mask, --control, "
+            "--model, --device, --dtype, -o and --json go together with it."
         )
     else:
-        result = _repeat(again, image, mask, model, how, out)
+        result = _repeat(again, image, given, model, how, out)
     files = result.save(out)
     _report(result, files, as_json)
 
@@ -172,12 +185,13 @@ class Running:
     dtype: str | None
     as_json: bool
     reconstruct: bool
+    networks: dict[str, list[str]] = field(default_factory=dict)
 
     def edit(self, model: str, targets: list[str], **arguments: Any) -> "EditResult":
         """Load a model and edit with it under a progress bar."""
         from freeprompt.cli.loading import load
 
-        editor = load(model, device=self.device, dtype=self.dtype or "auto")
+        editor = load(model, device=self.device, dtype=self.dtype or "auto", **self.networks)
         with show.progress(not self.as_json) as callback:
             result = editor.edit(targets, callback=callback, **arguments)
             if self.reconstruct and result.reconstructable:
@@ -230,7 +244,12 @@ def check_out(out: str, image: str | None, targets: int) -> None:
 
 
 def _repeat(
-    png: str, image: str | None, mask: str | None, model: str | None, how: Running, out: str
+    png: str,
+    image: str | None,
+    given: dict[str, Any],
+    model: str | None,
+    how: Running,
+    out: str,
 ) -> "EditResult":
     from freeprompt.api import Provenance
 
@@ -247,9 +266,15 @@ def _repeat(
             "It can be made again only in Python, with the same latents or generator."
         )
     if recipe.mask_sha256 is not None:
-        found = _find_file("mask", recipe.mask, recipe.mask_sha256, Path(png), mask)
+        found = _find_file("mask", recipe.mask, recipe.mask_sha256, Path(png), given.get("mask"))
         recipe = replace(recipe, mask=found)
-    result = replace(how, dtype=how.dtype or recipe.dtype).edit(
+    control = control_again(
+        recipe,
+        given.get("control_image"),
+        lambda what, name, sha256, now: _find_file(what, name, sha256, Path(png), now),
+    )
+    how = replace(how, dtype=how.dtype or recipe.dtype, networks=networks_again(recipe))
+    result = how.edit(
         model or recipe.model,
         list(recipe.targets),
         source=recipe.source,
@@ -260,10 +285,12 @@ def _repeat(
         guidance=recipe.guidance,
         negative=recipe.negative,
         native=recipe.native,
+        **control,
         **_noise(recipe),
         **recipe.parameters,
     )
     _warn_of_differences(recipe, result.provenance)
+    warn_of_networks(recipe, result.provenance)
     return result
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.control import Control, ControlWeight, ControlWindow, control_given
 from freeprompt.cli.edit import DEFAULT_MODEL, parse_settings
 
 
@@ -13,6 +14,9 @@ def invert(
     image: Annotated[str, typer.Argument(help="A real image.")],
     out: Annotated[str, typer.Option("-o", "--out", help="A .safetensors file.")],
     source: Annotated[str, typer.Option(help="What the image shows, if known.")] = "",
+    control: Control = None,
+    control_weight: ControlWeight = None,
+    control_window: ControlWindow = None,
     model: Annotated[str, typer.Option(help="Catalogue name, folder or Hub id.")] = DEFAULT_MODEL,
     method: Annotated[
         str, typer.Option(help="The method to come; some record while inverting.")
@@ -61,6 +65,7 @@ def invert(
         inverted = editor.invert(
             image,
             source=source,
+            **control_given(control, control_weight, control_window),
             method=method,
             inversion=inversion,
             steps=steps,

@@ -23,6 +23,14 @@ def _options(
         list[str] | None,
         typer.Option(help="A textual inversion to add: TOKEN=FILE, or FILE; repeatable."),
     ] = None,
+    controlnet: Annotated[
+        list[str] | None,
+        typer.Option(help="A ControlNet: folder, single file or Hub id; repeatable."),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="A T2I-Adapter: folder, single file or Hub id; repeatable."),
+    ] = None,
     variant: Annotated[
         str | None, typer.Option(help="Kind of weight files of a folder or Hub id, e.g. fp16.")
     ] = None,
@@ -102,21 +110,21 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def load(model: str, *, device: str = "auto", dtype: str = "auto") -> "Editor":
-    """Load a model as the running command was told to.
+def load(model: str, *, device: str = "auto", dtype: str = "auto", **usual: Any) -> "Editor":
+    """Load a model as the running command was told to; `usual` counts where it was not.
 
     Raises:
         FreepromptError: as `freeprompt.load` does.
     """
     from freeprompt.api import load
 
-    return load(model, device=device, dtype=dtype, **chosen())
+    return load(model, device=device, dtype=dtype, **chosen(**usual))
 
 
-def chosen() -> dict[str, Any]:
+def chosen(**usual: Any) -> dict[str, Any]:
     """Return what the running command was told of loading, for who loads in another process."""
     from freeprompt.models import Memory
 
-    found = dict(_chosen.get() or {})
+    found = {**usual, **(_chosen.get() or {})}
     memory = Memory(**{name: found.pop(name) for name in MEMORY if name in found})
     return {**found, "memory": memory}

@@ -43,6 +43,9 @@ class Model(Protocol):
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Encode prompts, one row each."""
 
+    def shown(self, text: Text, picture: Float[Tensor, "1 c h w"]) -> Text:
+        """Add a picture's scaled latent to instructions, for models that take one."""
+
     def spell(self, prompt: str) -> Spelling:
         """Return a prompt's words and the tokens that they become."""
 

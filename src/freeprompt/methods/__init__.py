@@ -10,6 +10,7 @@ from freeprompt.methods.fpe import FPE
 from freeprompt.methods.fpe_protect import ProtectedFPE
 from freeprompt.methods.imagic import Imagic
 from freeprompt.methods.infedit import InfEdit
+from freeprompt.methods.instruct_pix2pix import InstructPix2Pix
 from freeprompt.methods.ledits import LEdits
 from freeprompt.methods.masactrl import MasaCtrl
 from freeprompt.methods.p2p import P2P
@@ -27,6 +28,7 @@ __all__ = [
     "EditFriendly",
     "Imagic",
     "InfEdit",
+    "InstructPix2Pix",
     "LEdits",
     "MasaCtrl",
     "Method",

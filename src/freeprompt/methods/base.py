@@ -149,6 +149,7 @@ class Method(Parameters):
         reads_prompts: Whether the controls depend on the prompts.
         uses_mask: Whether a mask that the user gives means something to it.
         object_words: Name of the parameter that takes the words of the edited object, if it has one.
+        instructs: Whether prompts are instructions, for models that see the picture to change.
         own_steps: Number of steps it is made for, if that is not everyone's.
         seeded: Whether edits of an inverted image depend on the seed; if not, edits with different
             seeds may be made together.
@@ -164,6 +165,7 @@ class Method(Parameters):
     reads_prompts: ClassVar[bool] = False
     uses_mask: ClassVar[bool] = False
     object_words: ClassVar[str | None] = None
+    instructs: ClassVar[bool] = False
     own_steps: ClassVar[int | None] = None
     seeded: ClassVar[bool] = True
     trains: ClassVar[bool] = False

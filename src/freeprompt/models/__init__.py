@@ -7,6 +7,7 @@ a model is built or loaded.
 from freeprompt.models.adapters import adapted
 from freeprompt.models.catalog import CATALOG, Entry
 from freeprompt.models.families import adapt
+from freeprompt.models.hint_files import load_networks
 from freeprompt.models.loading import load_pipeline
 from freeprompt.models.memory import Memory
 from freeprompt.models.offload import settle
@@ -21,6 +22,7 @@ __all__ = [
     "adapt",
     "adapted",
     "attach",
+    "load_networks",
     "load_pipeline",
     "restored",
     "settle",

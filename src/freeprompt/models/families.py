@@ -4,8 +4,9 @@ from typing import Any
 
 from freeprompt.core import DDIM
 from freeprompt.errors import UnsupportedModel
+from freeprompt.models.hints import HintNetwork, as_network, check_network
 from freeprompt.models.sdxl import SDXLModel
-from freeprompt.models.unet import UNetModel
+from freeprompt.models.unet import TAKES, UNetModel
 
 
 def adapt(pipe: Any, name: str) -> UNetModel:
@@ -40,19 +41,44 @@ def adapt(pipe: Any, name: str) -> UNetModel:
     xl = second is not None or config.addition_embed_type is not None
     if xl:
         _check_xl(pipe, name, kind)
-    if getattr(pipe, "controlnet", None) is not None or config.encoder_hid_dim_type:
+    if config.encoder_hid_dim_type:
         raise UnsupportedModel(
-            f"{name!r} is a {kind} with a ControlNet or an IP-Adapter, whose image an edit would "
-            "leave out without a word. Use the plain text-to-image pipeline."
+            f"{name!r} is a {kind} with an IP-Adapter, whose image an edit would leave out without "
+            "a word. Use the plain text-to-image pipeline."
         )
-    if config.in_channels != pipe.vae.config.latent_channels:
-        raise UnsupportedModel(
-            f"{name!r} takes {config.in_channels} input channels where its VAE makes "
-            f"{pipe.vae.config.latent_channels}: an inpainting or instruction model, not a "
-            "text-to-image one. Use the text-to-image checkpoint it was made from."
-        )
+    _check_channels(pipe, name)
     DDIM.from_config(pipe.scheduler.config, 1)  # read once here: what cannot be used is told now
-    return SDXLModel(pipe, name) if xl else UNetModel(pipe, name)
+    model = SDXLModel(pipe, name) if xl else UNetModel(pipe, name)
+    model.networks = networks_of(pipe, name)
+    return model
+
+
+def networks_of(pipe: Any, name: str) -> tuple[HintNetwork, ...]:
+    """Return the ControlNets and T2I-Adapters that a pipeline has.
+
+    Raises:
+        UnsupportedModel: for one of another kind.
+        ModelError: for one that was made for another family.
+    """
+    found: list[HintNetwork] = []
+    for part, inside in (("controlnet", "nets"), ("adapter", "adapters")):
+        module = getattr(pipe, part, None)
+        modules = () if module is None else getattr(module, inside, (module,))
+        found += [as_network(one) for one in modules]
+    for network in found:
+        check_network(network, pipe.unet, name)
+    return tuple(found)
+
+
+def _check_channels(pipe: Any, name: str) -> None:
+    """Refuse networks that take something which is not given to them here."""
+    config, channels = pipe.unet.config, pipe.vae.config.latent_channels
+    if config.in_channels - channels not in TAKES or config.out_channels != channels:
+        raise UnsupportedModel(
+            f"{name!r} takes {config.in_channels} input channels where its VAE makes {channels}: "
+            "a depth or upscaling model, or another one that needs more than text. Use the "
+            "text-to-image checkpoint it was made from."
+        )
 
 
 def _check_xl(pipe: Any, name: str, kind: str) -> None:

@@ -45,6 +45,14 @@ class HintNetwork:
         return fingerprint(SimpleNamespace(unet=self.module))
 
 
+def no_image(name: str, network: HintNetwork) -> ConfigError:
+    """Return the error for a model that has a network, and no control image for it."""
+    return ConfigError(
+        f"{name!r} was loaded with {network.title}, and there is no control image. Give one with "
+        "control_image= (--control), or load the model alone."
+    )
+
+
 def as_network(module: Any, name: str | None = None) -> HintNetwork:
     """Take a module of diffusers as a network that reads a control image.
 

@@ -16,6 +16,7 @@ def tiny_sd(
     *,
     seed: int = 0,
     prediction: Prediction = "epsilon",
+    in_channels: int = 4,
     sample_size: int = 16,
     channels: tuple[int, int, int, int] = (16, 16, 16, 16),
     heads: int = 2,
@@ -30,6 +31,7 @@ def tiny_sd(
     Args:
         seed: Of the weights; the global random state is left as it was.
         prediction: What the UNet is declared to predict; `v_prediction` stands for SD 2.x.
+        in_channels: Of the UNet: 8 stands for InstructPix2Pix, 9 for an inpainting model.
         sample_size: Side of the latent grid.
         channels: Channels of the four UNet levels, each divisible by 8.
         heads: Attention heads.
@@ -44,6 +46,7 @@ def tiny_sd(
         text = _text_encoder(tokenizer, width)
         unet = UNet2DConditionModel(
             sample_size=sample_size,
+            in_channels=in_channels,
             block_out_channels=channels,
             layers_per_block=2,
             norm_num_groups=8,

@@ -1,10 +1,11 @@
 """Stable Diffusion 1.x and 2.x: a UNet, one CLIP text encoder, a VAE."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +13,19 @@ from torch import Tensor, nn
 
 from freeprompt.core import DDIM, Control, Rows, Run, Site, Text
 from freeprompt.core.words import Spelling
+from freeprompt.errors import ConfigError
 from freeprompt.models.chunks import Chunked
 from freeprompt.models.fingerprint import fingerprint
+from freeprompt.models.hints import HintNetwork, Hints, no_image
 from freeprompt.models.lending import lend
 from freeprompt.models.memory import Memory
 from freeprompt.models.seam import attach
 from freeprompt.models.text import spell, tokenize
 from freeprompt.models.walk import unet_sites
 
+Takes = Literal["text", "picture", "room"]
+TAKES: dict[int, Takes] = {0: "text", 4: "picture", 5: "room"}  # by the channels beyond the VAE's
+PICTURE = "picture"
 DISTILLED_GUIDANCE = 8.5  # scale that LCM_Dreamshaper_v7's authors run it at
 
 
@@ -55,6 +61,10 @@ class UNetModel:
         sample_forwards: Number of samples the network has evaluated through this adapter.
         cuts: Prompts that were too long, and what was said of each; clear it to be told again.
         memory: How it is fitted into the memory there is.
+        networks: ControlNets and T2I-Adapters that go with it.
+        hints: The control images of the edit at hand, if it has some.
+        room: What an inpainting network sees of the edit at hand: 1 where it may paint, and the
+            latent of the picture without that part, (1, 1 + channels, height, width).
     """
 
     TEXT_ENCODERS: tuple[str, ...] = ("text_encoder",)
@@ -65,6 +75,9 @@ class UNetModel:
         self.sample_forwards = 0
         self.cuts: dict[str, str] = {}
         self.memory = Memory()
+        self.networks: tuple[HintNetwork, ...] = ()
+        self.hints: Hints | None = None
+        self.room: Tensor | None = None
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -82,6 +95,15 @@ class UNetModel:
         """What the denoiser computes in."""
         dtype: torch.dtype = next(self.pipe.unet.parameters()).dtype
         return dtype
+
+    @property
+    def takes(self) -> Takes:
+        """What the denoiser sees beside latents: text alone, a picture, or one with a gap."""
+        return TAKES[int(self.pipe.unet.config.in_channels) - self._channels]
+
+    @property
+    def _channels(self) -> int:
+        return int(self.pipe.vae.config.latent_channels)
 
     @property
     def granularity(self) -> int:
@@ -104,8 +126,7 @@ class UNetModel:
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return (1, channels, height, width) of the latent of a picture of that many pixels."""
-        channels = int(self.pipe.unet.config.in_channels)
-        return 1, channels, height // self.granularity, width // self.granularity
+        return 1, self._channels, height // self.granularity, width // self.granularity
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Encode prompts, one row each, (prompts, tokens, width)."""
@@ -155,15 +176,66 @@ class UNetModel:
         self.sample_forwards += len(x)
         # a tensor, as the stock pipeline passes: a plain number would recompile at every step
         t = torch.tensor(timestep, device=x.device)
+        given = self.conditions(x, text)
         with self._thrift():
             answer: Tensor = self.pipe.unet(
-                x,
+                self._widened(x, text),
                 t,
                 encoder_hidden_states=text.states,
                 return_dict=False,
-                **self.conditions(x, text),
+                **given,
+                **self._hinted(x, t, text, given),
             )[0]
         return answer
+
+    def _hinted(self, x: Tensor, t: Tensor, text: Text, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the control images add."""
+        if self.hints is not None:
+            return self.hints.added(x, t, text.states, given)
+        if self.networks:
+            raise no_image(self.name, self.networks[0])
+        return {}
+
+    def _widened(self, x: Tensor, text: Text) -> Tensor:
+        """Return the latents with the channels that the denoiser takes beside them."""
+        if self.takes == "text":
+            return x
+        if self.takes == "picture":
+            # without a picture it draws from the text alone, as it was trained to
+            return torch.cat([x, text.extras.get(PICTURE, torch.zeros_like(x)).to(x)], 1)
+        if self.room is None:
+            raise ConfigError(
+                f"{self.name!r} is an inpainting model: it must be told where it may paint. Give a "
+                "real image (image=) and a mask (mask=, white where it may change), with a method "
+                "that uses one."
+            )
+        return torch.cat([x, self.room.to(x).expand(len(x), -1, -1, -1)], 1)
+
+    def shown(self, text: Text, picture: Tensor) -> Text:
+        """Add to encoded instructions the picture that they are about.
+
+        Args:
+            text: Encoded instructions.
+            picture: Its latent, (1, channels, height, width), scaled; zeros are no picture.
+
+        Source: Brooks et al., arXiv:2211.09800: the network takes it unscaled.
+        """
+        seen = picture / self.pipe.vae.config.scaling_factor
+        return Text(text.states, {**text.extras, PICTURE: seen.expand(len(text), -1, -1, -1)})
+
+    def seeing(self, *, hints: Hints | None = None, room: Tensor | None = None) -> Self:
+        """Return this model as it is for an edit with control images, or with room to paint in.
+
+        A new adapter of the same pipeline, which is not changed.
+        """
+        made = copy.copy(self)
+        made.hints, made.room = hints, room
+        return made
+
+    @property
+    def told(self) -> tuple[dict[str, Any], ...]:
+        """What provenance says of the control images."""
+        return () if self.hints is None else tuple(h.describe() for h in self.hints.hints)
 
     def _thrift(self) -> AbstractContextManager[object]:
         """Bound what attention holds at a time, if that was asked for."""

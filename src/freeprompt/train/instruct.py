@@ -129,7 +129,7 @@ class InstructTask(ConditionedTask):
         made = as_arrays(
             self.stock(),
             prompt=captions,
-            image=to_signed(before),
+            image=to_signed(before) / 2 + 0.5,
             guidance_scale=GUIDANCE,
             image_guidance_scale=IMAGE_GUIDANCE,
             generator=[step_generator(Seeds.PROMPTS, i) for i in range(len(captions))],
