@@ -66,6 +66,8 @@ class Provenance:
             them, and `of`, whose defaults they are.
         control: For each control image its network (`kind`, `network`, `fingerprint`), `image`
             (file name or None), `sha256`, `weight` and `window`.
+        brought: What was brought to the model, by kind: `lora` (file, sha256, weight), `embedding`
+            (file, sha256, token), `config` and `variant` (name).
         versions: Of Python and packages.
         seconds: Wall-clock time of the edit, loading excluded.
         peak_memory_bytes: Peak device memory; on a CPU the highest memory of the whole process.
@@ -98,6 +100,7 @@ class Provenance:
     flagged: tuple[bool, ...]
     mask: str | None = None
     mask_sha256: str | None = None
+    brought: dict[str, Any] = field(default_factory=dict)
     control: tuple[dict[str, Any], ...] = ()
     memory: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from freeprompt.api.source import InvertedImage
 from freeprompt.inversion import INVERSIONS, Inversion
 from freeprompt.methods import METHODS, Method, Outcome, Task
 from freeprompt.models import UNetModel
+from freeprompt.models.brought import brought
 from freeprompt.models.fingerprint import fingerprint
 from freeprompt.picture import Picture
 
@@ -81,6 +82,7 @@ def recorded(
         notes=(*(picture.notes if picture else ()), *notes),
         inversion=INVERSIONS.name_of(inversion) if inversion else None,
         inversion_parameters=inversion.to_dict() if inversion else {},
+        brought=brought(model.pipe),
         mask=mask.name if mask else None,
         mask_sha256=mask.sha256 if mask else None,
         memory=model.memory.chosen,

@@ -13,6 +13,7 @@ from freeprompt.cli import (
     compare,
     demo,
     edit,
+    finetune,
     invert,
     listings,
     map_vs_values,
@@ -66,5 +67,6 @@ app.command("models")(listings.models)
 app.command("sites")(listings.sites)
 app.add_typer(world.app, name="world")
 app.add_typer(train.app, name="train")
+app.add_typer(finetune.app, name="finetune")
 app.add_typer(bench.app, name="bench")
 app.add_typer(batch.app, name="batch")

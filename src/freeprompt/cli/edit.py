@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.brought import bring_again
 from freeprompt.cli.control import (
     Control,
     ControlWeight,
@@ -273,6 +274,7 @@ def _repeat(
         given.get("control_image"),
         lambda what, name, sha256, now: _find_file(what, name, sha256, Path(png), now),
     )
+    bring_again(recipe, Path(png))
     how = replace(how, dtype=how.dtype or recipe.dtype, networks=networks_again(recipe))
     result = how.edit(
         model or recipe.model,

@@ -110,6 +110,16 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
+def told(name: str) -> Any:
+    """Return what the running command was told by an option of loading; None for nothing."""
+    return (_chosen.get() or {}).get(name)
+
+
+def choose(**options: Any) -> None:
+    """Tell the running command options of loading, instead of those it was given."""
+    _chosen.set({**(_chosen.get() or {}), **options})
+
+
 def load(model: str, *, device: str = "auto", dtype: str = "auto", **usual: Any) -> "Editor":
     """Load a model as the running command was told to; `usual` counts where it was not.
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from freeprompt.errors import ConfigError, MissingDependency, ModelError
+from freeprompt.models.brought import bring, file_sha256
 from freeprompt.models.kinds import is_embedding, is_lora
 from freeprompt.models.stored import Stored, open_weights
 
@@ -61,16 +62,26 @@ def add_adapters(
     """
     with ExitStack() as if_failed:
         if embedding:
-            if_failed.callback(_remembered_words(pipe))
+            if_failed.callback(remembered_words(pipe))
             for item in embedding:
-                _add_embedding(pipe, str(item), allow_pickle)
+                if_failed.callback(_add_embedding(pipe, str(item), allow_pickle))
         if lora:
-            _check_can_take_lora(pipe)
+            check_can_take_lora(pipe)
             if_failed.callback(pipe.unload_lora_weights)
-            _add_loras(pipe, [parse_lora(str(item)) for item in lora], allow_pickle)
+            items = [parse_lora(str(item)) for item in lora]
+            _add_loras(pipe, items, allow_pickle)
+            for given, (file, weight) in zip(lora, items, strict=True):
+                if_failed.callback(bring(pipe, "lora", _about_lora(str(given), file, weight)))
         done = if_failed.pop_all()
     if undo is not None:
         undo.push(done)
+
+
+def _about_lora(given: str, file: str, weight: float) -> dict[str, Any]:
+    """Return what a recipe says of a LoRA: its name as it was given, and its contents."""
+    name = parse_lora(given)[0]
+    about = {"file": name.removeprefix("lcm="), "sha256": file_sha256(file), "weight": weight}
+    return {**about, "lcm": True} if name != file and name.startswith("lcm") else about
 
 
 def parse_lora(item: str) -> tuple[str, float]:
@@ -95,7 +106,13 @@ def parse_lora(item: str) -> tuple[str, float]:
     return file, number
 
 
-def _check_can_take_lora(pipe: Any) -> None:
+def check_can_take_lora(pipe: Any) -> None:
+    """Check that LoRAs can be added to a pipeline, and taken away again.
+
+    Raises:
+        MissingDependency: if peft is not installed.
+        ConfigError: if the pipeline has LoRAs of its own.
+    """
     if find_spec("peft") is None:
         raise MissingDependency(
             "LoRA needs the package peft, which is not installed: pip install 'freeprompt[lora]'."
@@ -161,7 +178,8 @@ def _misfit(file: str, pipe: Any, reason: Any) -> ModelError:
     )
 
 
-def _add_embedding(pipe: Any, item: str, allow_pickle: bool) -> None:
+def _add_embedding(pipe: Any, item: str, allow_pickle: bool) -> Undo:
+    """Add a textual inversion; return what forgets that it was brought."""
     token, equals, file = item.partition("=")
     if not equals or Path(item).exists():
         token, file = "", item
@@ -181,6 +199,7 @@ def _add_embedding(pipe: Any, item: str, allow_pickle: bool) -> None:
         pipe.load_textual_inversion(
             {token: vectors}, token=token, tokenizer=tokenizer, text_encoder=encoder
         )
+    return bring(pipe, "embedding", {"file": file, "sha256": file_sha256(file), "token": token})
 
 
 def _token_of(stored: Stored) -> str:
@@ -211,15 +230,30 @@ def _check_fits(file: str, token: str, vectors: Tensor, tokenizer: Any, encoder:
             f"The embedding {file!r} has vectors of width {vectors.shape[1]}, and the text encoder "
             f"has {width}. It was made for another family of models."
         )
+    check_token(token, tokenizer, f"the token of {file!r}", "--embedding '<token>=FILE'")
+
+
+def check_token(token: str, tokenizer: Any, what: str, how: str) -> None:
+    """Check that a word can become one that stands for learnt vectors.
+
+    Args:
+        token: The word.
+        tokenizer: Which must not know it.
+        what: What it is to be, for the message.
+        how: How another one is named.
+
+    Raises:
+        ConfigError: if it is none, several, or known.
+    """
     known = {token, f"{token}</w>", f"{token.lower()}</w>"} & set(tokenizer.get_vocab())
     if known or not token.strip() or re.search(r"\s", token):
         raise ConfigError(
-            f"{token!r} cannot be the token of {file!r}: it must be one word that the vocabulary "
-            "does not know. Name another one: --embedding '<token>=FILE'."
+            f"{token!r} cannot be {what}: it must be one word that the vocabulary "
+            f"does not know. Name another one: {how}."
         )
 
 
-def _remembered_words(pipe: Any) -> Undo:
+def remembered_words(pipe: Any) -> Undo:
     """Note what knows words in a pipeline; return what brings all of it back."""
     undo = []
     for suffix in ("", "_2"):

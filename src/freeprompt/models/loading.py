@@ -15,6 +15,7 @@ import torch
 from freeprompt.core import Site
 from freeprompt.errors import ConfigError, FreepromptError, ModelError, UnknownModel, unknown
 from freeprompt.models.adapters import add_adapters
+from freeprompt.models.brought import bring, folder_sha256
 from freeprompt.models.catalog import CATALOG
 from freeprompt.models.devices import resolve_device, resolve_dtype
 from freeprompt.models.folder import check_folder
@@ -94,6 +95,7 @@ def load_pipeline(
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
     pipe = _opened(model, how, kind)
+    _note(pipe, how)
     add_adapters(pipe, lora, embedding, allow_pickle)
     try:
         place(pipe, Memory() if memory is None else memory, where)
@@ -179,6 +181,16 @@ def find(model: str) -> Source:
         f"{known} A folder in diffusers layout, a .safetensors file or a Hub id (owner/name) will "
         "do as well."
     )
+
+
+def _note(pipe: Any, how: Reading) -> None:
+    """Remember what another reading would need to be the same."""
+    if how.variant is not None:
+        bring(pipe, "variant", {"name": how.variant})
+    if how.config is not None:
+        folder = Path(how.config)
+        contents = {"sha256": folder_sha256(folder)} if folder.is_dir() else {}
+        bring(pipe, "config", {"name": str(how.config), **contents})
 
 
 def _opened(model: str | Path, how: Reading, dtype: torch.dtype) -> Any:
