@@ -6,6 +6,7 @@ import torch
 from tests.api.samples import small_sd, start_noise
 
 import freeprompt as fp
+from freeprompt.analysis.maps import CrossMaps
 from freeprompt.analysis.reduce import (
     END,
     PAD,
@@ -84,16 +85,36 @@ def test_a_running_mean_is_a_mean_and_steps_are_kept_apart():
 
 
 def test_memory_is_what_was_asked_for_and_no_more(model):
-    """Numbers kept: cells x words (x heads x steps), four bytes each, at every site."""
+    """Numbers kept: cells x words (x heads x steps) at every site.
+
+    Four bytes each, and two of every step and head together.
+    """
     cells = [(s, np.prod(s.grid(8, 8))) for s in model.sites if s.kind == "cross"]
     words = columns(model.spell("a red dog"), ["red", "dog", END])
     total = int(sum(n for _, n in cells)) * 3 * 4
     given = {"row": ROW, "sites": Sites("cross:all"), "words": words, "steps": STEPS}
     mean = WatchCross(**given)
     each = WatchCross(**given, by_step=True, by_head=True)
-    generate(model, [mean, each])
+    steps = WatchCross(**given, by_step=True)
+    generate(model, [mean, each, steps])
     assert mean.nbytes == total
-    assert each.nbytes == total * STEPS * 2
+    assert steps.nbytes == total * STEPS
+    assert each.nbytes == total * STEPS * 2 / 2
+
+
+def test_handing_maps_over_holds_nothing_twice(model):
+    words = columns(model.spell("a red dog"), ["red", "dog", END])
+    watch = WatchCross(row=ROW, sites=Sites("cross:all"), words=words, by_step=True)
+    generate(model, [watch])
+    held = watch.nbytes
+    maps = CrossMaps.of_cross(watch)
+    assert maps.nbytes == watch.nbytes == held
+    for site, array in zip(maps.sites, maps.arrays, strict=True):
+        mine = [kept.data_ptr() for kept in watch.kept[site].maps.values()]
+        first, size = array.__array_interface__["data"][0], array.strides[0]
+        assert mine == [first + step * size for step in range(STEPS)]
+    again = CrossMaps.of_cross(watch)
+    assert all(np.array_equal(a, b) for a, b in zip(maps.arrays, again.arrays, strict=True))
 
 
 def test_the_memory_kept_does_not_grow_with_the_steps(model):
@@ -120,8 +141,8 @@ def test_nothing_that_is_kept_is_a_view_of_a_whole_map(model):
     for watch in watches:
         for kept in watch.kept.values():
             for array in kept.maps.values():
-                assert array.untyped_storage().nbytes() == array.numel() * 4
-                assert array.dtype == torch.float32
+                assert array.untyped_storage().nbytes() == array.nbytes
+                assert array.dtype == watch.stored
 
 
 def test_more_than_the_budget_is_refused_with_the_arithmetic_in_the_first_step(model):

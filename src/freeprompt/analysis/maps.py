@@ -26,6 +26,7 @@ def resample(maps: Array, size: tuple[int, int]) -> Array:
 
     Maps that sum to 1 over words still do: the weights of each new cell sum to 1.
     """
+    maps = maps.astype(np.float32, copy=False)
     if maps.shape[-2:] == size:
         return maps
     flat = torch.from_numpy(np.ascontiguousarray(maps)).reshape(-1, 1, *maps.shape[-2:])
@@ -42,7 +43,7 @@ class SiteMaps:
         sites: Where, in execution order.
         grids: (height, width) of each site's grid.
         arrays: For each site float32 with axes (step, head, ...); an axis that was averaged has
-            length 1.
+            length 1. Cross maps of every step and every head are float16.
         steps: The steps that were seen.
         by_step: Whether the step axis holds single steps.
         by_head: Whether the head axis holds single heads.
@@ -101,7 +102,10 @@ class SiteMaps:
 
     def _reduced(self, array: Array, step: int | None, head: int | None) -> Array:
         """Return one site's maps of a step and head, None meaning the mean over them."""
-        per_step = array.mean(0) if step is None else array[self._step(step)]
+        if step is None:
+            per_step = array.mean(0, dtype=np.float32)
+        else:
+            per_step = array[self._step(step)].astype(np.float32, copy=False)
         return per_step.mean(0) if head is None else per_step[self._head(head, len(per_step))]  # type: ignore[no-any-return]
 
     def _step(self, step: int) -> int:

@@ -104,15 +104,18 @@ class Kept:
         """Take in one map, which must be nobody else's memory."""
         self.seen[step] += 1
         key, count = (step, self.seen[step]) if self.by_step else (_MEAN, self.seen.total())
-        if key not in self.maps:
-            self.maps[key] = new
-        else:
-            self.maps[key].add_((new - self.maps[key]) / count)
+        held = self.maps.get(key)
+        if held is not None:
+            wide = held.float()
+            new = (wide + (new.float() - wide) / count).to(held.dtype)
+        self.maps[key] = new
 
     def array(self) -> Array:
-        """Return the maps, float32, the first axis being the steps in order (or 1 for the mean)."""
-        found: Array = torch.stack([self.maps[k] for k in sorted(self.maps)]).cpu().numpy()
-        return found
+        """Return the maps, the first axis being the steps in order (or 1 for the mean)."""
+        order = sorted(self.maps)
+        found = torch.stack([self.maps[key] for key in order]).cpu()
+        self.maps = dict(zip(order, found, strict=True))  # the same memory: nothing is held twice
+        return found.numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +155,13 @@ class Watch(Control):
     def probs(self, call: Call, probs: Tensor) -> Tensor:
         if self.row in call.rows.rows:
             one = probs[call.rows.rows.index(self.row)].detach()
-            self._keep(call, self.reduced(one).float())
+            self._keep(call, self.reduced(one).to(self.stored))
         return probs
+
+    @property
+    def stored(self) -> torch.dtype:
+        """What is kept in."""
+        return torch.float32
 
     def reduced(self, probs: Float[Tensor, "heads query key"]) -> Tensor:
         """Return what is kept of one map, in memory of its own."""
@@ -186,11 +194,12 @@ class Watch(Control):
 
     def _check_budget(self, new: Tensor) -> None:
         times = self.steps if self.by_step else 1
-        needed = (self.nbytes + new.numel() * 4) * times
+        needed = (self.nbytes + new.nbytes) * times
         if self.budget is not None and needed > self.budget:
             raise ConfigError(
                 f"The maps would need more than {needed / 2**30:.1f} GiB: "
-                f"{' x '.join(map(str, new.shape))} numbers of 4 bytes at {len(self.kept)} or more "
+                f"{' x '.join(map(str, new.shape))} numbers of {new.element_size()} bytes at "
+                f"{len(self.kept)} or more "
                 f"layers{f' in {times} steps' if times > 1 else ''}; at most "
                 f"{self.budget / 2**30:.1f} GiB are kept unless asked for. Take fewer layers or "
                 "steps, or the mean over steps or heads, or allow it with large=True (--large)."
@@ -206,6 +215,15 @@ class WatchCross(Watch):
     """
 
     words: Mapping[str, Spans]
+
+    @property
+    def stored(self) -> torch.dtype:
+        """What is kept in: float16 for every step and head, which is read one at a time.
+
+        A probability loses at most one part in 2000 by that, and 50 steps of Stable Diffusion
+        1.5's size stay under 200 MB. A mean is kept, and every mean computed, in float32.
+        """
+        return torch.float16 if self.by_step and self.by_head else torch.float32
 
     def reduced(self, probs: Float[Tensor, "heads query key"]) -> Tensor:
         found = by_word(probs, list(self.words.values()))
