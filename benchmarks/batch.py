@@ -33,8 +33,7 @@ from PIL import Image
 from common import Report, one_thread, parser
 from freeprompt.batch import Defaults, Engine, Local, Pool, RayData, Reader, Run, Setup, run
 from freeprompt.batch.worklist import Worklist
-
-TINY = {"model": "tiny-sd", "device": "cpu", "threads": 1, "reconstruct": False}
+from freeprompt.models.tiny import tiny_sd
 
 
 def written(folder: Path, images: int, targets: int, side: int) -> Path:
@@ -66,18 +65,20 @@ class Clock:
         """Seconds until the first result, which are mostly loading."""
         return self.marks[1][1] - self.began
 
-    @property
-    def steady(self) -> tuple[int, float]:
-        """Edits and seconds from the first result to the last."""
-        first, last = self.marks[1], self.marks[-1]
-        return last[0] - first[0], last[1] - first[1]
+    def steady(self, workers: int) -> tuple[int, int, float]:
+        """Edits at the first result and at the last while all workers are busy; the time between.
+
+        In the end some workers have nothing left to do, which a long run does not notice.
+        """
+        first, last = self.marks[1], self.marks[-workers]
+        return first[0], last[0], last[1] - first[1]
 
 
-def spent(out: Path, leave_out: int) -> float:
-    """Return the seconds that workers spent in edits, but for the first so many recorded."""
+def spent(out: Path, first: int, last: int) -> float:
+    """Return the seconds that workers spent in the edits that were recorded in between."""
     lines = (out / "journal" / "part-00000-of-00001.jsonl").read_text().splitlines()
     rows = [row for line in lines for row in json.loads(line)["rows"]]
-    return sum(row["seconds"] for row in rows[leave_out:])
+    return float(sum(row["seconds"] for row in rows[first:last]))
 
 
 def measured(manifest: Path, out: Path, engine: Engine, workers: int, steps: int) -> dict[str, Any]:
@@ -92,8 +93,8 @@ def measured(manifest: Path, out: Path, engine: Engine, workers: int, steps: int
         engine=engine,
     )
     run(asked, clock)
-    count, wall = clock.steady
-    edits = spent(out, clock.marks[1][0])
+    first, last, wall = clock.steady(workers)
+    count, edits = last - first, spent(out, first, last)
     return {
         "engine": engine.name,
         "workers": workers,
@@ -151,21 +152,16 @@ def overhead(args: Namespace, report: Report) -> None:
 
 def memory(args: Namespace, report: Report) -> None:
     """Measure the peak of a process that makes tiny edits, by their number."""
-    table = []
-    for count in (args.rows // 10, args.rows):
-        command = [sys.executable, __file__, "--one", str(count)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        table.append(
-            {
-                "edits": count,
-                "after a tenth, MiB": f"{found['base']:.1f}",
-                "peak, MiB": f"{found['peak']:.1f}",
-                "growth, MiB": f"{found['peak'] - found['base']:.1f}",
-                "wall clock, s": f"{found['seconds']:.0f}",
-            }
-        )
-    report.add("Peak memory of one process, tiny-sd, edits of one step", table)
+    command = [sys.executable, __file__, "--one", str(args.rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    row = {
+        "edits": args.rows,
+        "after a tenth of them, MiB": f"{found['base']:.1f}",
+        "after all, MiB": f"{found['peak']:.1f}",
+        "growth, MiB": f"{found['peak'] - found['base']:.1f}",
+    }
+    report.add("Peak memory of one process, a tiny model, edits of one step", [row])
 
 
 def one(count: int) -> None:
@@ -179,10 +175,14 @@ def one(count: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         manifest = written(Path(folder), count // 50, 50, 16)
+        tiny_sd(sample_size=8, channels=(8,) * 4, vae_channels=(8, 8)).save_pretrained(
+            Path(folder) / "model"
+        )
+        model = str(Path(folder) / "model")
         asked = Run(
             manifest=str(manifest),
             out=Path(folder) / "out",
-            setup=Setup(**TINY, batch=50),
+            setup=Setup(model=model, device="cpu", threads=1, reconstruct=False, batch=50),
             defaults=Defaults(steps=1, method="sdedit", guidance=1.0),
         )
         assert run(asked, report).errors == 0
