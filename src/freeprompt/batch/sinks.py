@@ -180,7 +180,7 @@ def verified(folder: Path, record: Mapping[str, Any], how: str) -> bool:
             if how == "size":
                 return True
             file.seek(offset)
-            return sha256(file.read(size)).hexdigest() == record["sha256"]
+            return bool(sha256(file.read(size)).hexdigest() == record["sha256"])
     except (OSError, KeyError, TypeError):
         return False
 

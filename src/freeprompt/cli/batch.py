@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from freeprompt.cli import show
@@ -24,9 +23,9 @@ NEEDS = {"clip": "clip", "clip_direction": "clip", "structure": "dino"}  # folde
 class _RunUnlessNamed(typer.core.TyperGroup):
     """A group whose command `run` need not be named: `batch MANIFEST` is `batch run MANIFEST`."""
 
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = bool(args) and (args[0] in self.commands or args[0] in ("-h", "--help"))
-        return super().parse_args(context, args if named or not args else ["run", *args])
+        return super().parse_args(ctx, args if named or not args else ["run", *args])
 
 
 app = typer.Typer(

@@ -58,7 +58,8 @@ class RayData:
 
     def _connect(self, ray: Any) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self.address is None:
+        address = self.address or os.environ.get("RAY_ADDRESS")
+        if address is None:
             cpus = max(self.actors * self.cpus + 1, os.cpu_count() or 1)
             options |= {
                 "num_cpus": int(cpus),
@@ -66,9 +67,9 @@ class RayData:
                 "object_store_memory": self.memory,
             }
         try:
-            ray.init(address=self.address, **options)
+            ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            where = self.address or "this machine"
+            where = address or "this machine"
             raise ModelError(
                 f"There is no way to a Ray cluster at {where} ({error}). See `ray status`, or "
                 "leave --address out to start one here."
@@ -117,7 +118,10 @@ class _Hands:
             batch_size=None, batch_format="pyarrow", prefetch_batches=0
         ):
             for cell in table.column("finished"):
-                yield pickle.loads(cell.as_py())
+                found = pickle.loads(cell.as_py())
+                if isinstance(found, Exception):  # the model could not be loaded
+                    raise found
+                yield found
 
     def _tables(self, groups: Iterable[Group]) -> Iterator[Any]:
         """Put the groups into the object store, a table a task."""
@@ -158,7 +162,11 @@ class _Actor:
     def __call__(self, table: Any) -> Any:
         import pyarrow as pa
 
-        if isinstance(self._worker, Exception):
-            raise self._worker
-        made = [self._worker.finished(Group.loads(text.as_py())) for text in table.column("group")]
+        made = [self._made(text.as_py()) for text in table.column("group")]
         return pa.table({"finished": [pickle.dumps(one) for one in made]})
+
+    def _made(self, text: str) -> Finished | Exception:
+        """Return what came of a group, or why there is no model; raising would drop the group."""
+        if isinstance(self._worker, Exception):
+            return self._worker
+        return self._worker.finished(Group.loads(text))
