@@ -17,7 +17,7 @@ _chosen: ContextVar[dict[str, Any] | None] = ContextVar("chosen", default=None)
 def _options(
     lora: Annotated[
         list[str] | None,
-        typer.Option(help="A LoRA to add: FILE, or FILE:WEIGHT; repeatable."),
+        typer.Option(help="A LoRA to add: FILE, FILE:WEIGHT, or lcm for few steps; repeatable."),
     ] = None,
     embedding: Annotated[
         list[str] | None,

@@ -205,6 +205,50 @@ def instruct(
 
 
 @app.command()
+def lcm(
+    run: RunFolder,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Saved pipeline to distil; default: emoji-sd.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="LoRA to write; default: RUN/lcm.safetensors.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Cut the written LoRA to this rank.")] = None,
+    preset: PresetName = "cpu64",
+    resume: Resume = False,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    rate: Rate = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Distil a model into a LoRA that draws in one to eight steps; for --lora."""
+    from importlib.util import find_spec
+
+    from freeprompt.errors import MissingDependency
+    from freeprompt.models import CATALOG
+
+    if find_spec("peft") is None:
+        raise MissingDependency(
+            "Distilling needs the package peft, which is not installed: pip install "
+            "'freeprompt[lora]'."
+        )
+
+    from freeprompt.train.config import preset as find
+    from freeprompt.train.config import with_options
+    from freeprompt.train.lcm import export_lcm, train_lcm
+
+    sizes, source = find(preset), teacher or Path(str(CATALOG["emoji-sd"].source))
+    config = with_options(sizes.lcm_train, steps=steps, batch=batch, rate=rate, seed=seed)
+    where = _prepare(device, config.threads)
+    train_lcm(sizes, config, _run(run, resume, minutes), source, where)
+    file = run / "lcm.safetensors" if output is None else output
+    size = export_lcm(sizes, run, source, file, rank)
+    typer.echo(f"{file}: {size / 1e6:.1f} MB")
+
+
+@app.command()
 def export(
     run: RunFolder,
     vae: VAEFolder,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freeprompt.errors import ConfigError, MissingDependency, ModelError
 from freeprompt.models.brought import bring, file_sha256
+from freeprompt.models.distilled import begin_at_noise, plain_items, says_so
 from freeprompt.models.kinds import is_embedding, is_lora
 from freeprompt.models.stored import Stored, open_weights
 
@@ -34,7 +35,8 @@ def adapted(
 
     Args:
         pipe: The pipeline.
-        lora: Files, each with its weight behind a colon if it is not 1.
+        lora: Files, each with its weight behind a colon if it is not 1; `lcm` is the family's own
+            LoRA for few steps, and `lcm=FILE` says of a file that it is such a one.
         embedding: Files, each with its token before an equals sign if it is not in the file.
         allow_pickle: Whether files may be pickles.
 
@@ -54,6 +56,7 @@ def add_adapters(
     embedding: Sequence[str | Path],
     allow_pickle: bool = False,
     undo: ExitStack | None = None,
+    offline: bool = False,
 ) -> None:
     """Add LoRAs and embeddings to a pipeline, for good or until `undo` is closed.
 
@@ -68,8 +71,11 @@ def add_adapters(
         if lora:
             check_can_take_lora(pipe)
             if_failed.callback(pipe.unload_lora_weights)
-            items = [parse_lora(str(item)) for item in lora]
+            plain, distilled = plain_items(pipe, lora, offline)
+            items = [parse_lora(item) for item in plain]
             _add_loras(pipe, items, allow_pickle)
+            if distilled or any(says_so(file, allow_pickle) for file, _ in items):
+                if_failed.callback(begin_at_noise(pipe))
             for given, (file, weight) in zip(lora, items, strict=True):
                 if_failed.callback(bring(pipe, "lora", _about_lora(str(given), file, weight)))
         done = if_failed.pop_all()

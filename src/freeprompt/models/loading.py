@@ -75,7 +75,8 @@ def load_pipeline(
         offline: Keep to what has been downloaded before.
         allow_pickle: Read pickles (.ckpt, .bin, .pt), of which only tensors are taken.
         lora: LoRA files to add, each with its weight behind a colon (`style.safetensors:0.8`) if
-            it is not 1.
+            it is not 1. `lcm` is the family's own for few steps; `lcm=FILE` says that a file is
+            such a one, if its header does not.
         embedding: Textual inversions to add, each with its token before an equals sign
             (`<cat>=cat.safetensors`) if it is not the one in the file.
         memory: How the pipeline is fitted into the memory there is.
@@ -96,7 +97,7 @@ def load_pipeline(
     kind = resolve_dtype(dtype, where)
     pipe = _opened(model, how, kind)
     _note(pipe, how)
-    add_adapters(pipe, lora, embedding, allow_pickle)
+    add_adapters(pipe, lora, embedding, allow_pickle, offline=offline)
     try:
         place(pipe, Memory() if memory is None else memory, where)
     except RuntimeError as error:

@@ -71,6 +71,28 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LCMConfig:
+    """What is distilled, and into how much.
+
+    Attributes:
+        rank: Rank of the LoRA.
+        levels: Noise levels that the student learns to jump from; a multiple of the numbers of
+            steps that it shall be good at.
+        substeps: The teacher's DDIM steps between two levels.
+        guidance: The teacher's guidance scale; the student has it built in.
+        paths: Paths of the teacher to learn from.
+        checked: Further ones to validate with.
+    """
+
+    rank: int = 16
+    levels: int = 8
+    substeps: int = 2
+    guidance: float = 5.0
+    paths: int = 272
+    checked: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How one network is trained.
 
@@ -131,6 +153,8 @@ class Preset:
     model_train: TrainConfig
     judge_train: TrainConfig
     cache: int
+    lcm_train: TrainConfig
+    lcm: LCMConfig = LCMConfig()
     held_out: int = 64
     sheet: int = 24
 
@@ -155,6 +179,8 @@ PRESETS = {
         vae_train=_TINY_TRAIN,
         model_train=_TINY_TRAIN,
         judge_train=_TINY_TRAIN,
+        lcm_train=_TINY_TRAIN,
+        lcm=LCMConfig(rank=2, levels=4, paths=6, checked=2),
         cache=8,
         held_out=4,
         sheet=2,
@@ -175,6 +201,9 @@ PRESETS = {
             sheet_minutes=20.0,
         ),
         judge_train=TrainConfig(batch=32, steps=4_000, rate=2e-3, decay=True, ema=0.995, threads=2),
+        lcm_train=TrainConfig(
+            batch=8, steps=400, rate=1e-3, warmup=10, decay=True, optimiser="adamw", ema=0.99
+        ),
         cache=40_000,
     ),
     "gpu128": Preset(
@@ -191,6 +220,10 @@ PRESETS = {
         judge_train=TrainConfig(
             batch=256, steps=10_000, rate=2e-3, decay=True, workers=12, log_every=100
         ),
+        lcm_train=TrainConfig(
+            batch=256, steps=4_000, rate=5e-4, warmup=100, optimiser="adamw", workers=12
+        ),
+        lcm=LCMConfig(rank=32, paths=20_000, checked=256),
         cache=400_000,
         held_out=512,
     ),
