@@ -267,6 +267,14 @@ class TestBoth:
         train = train_lora if settings is LORA else train_embedding
         with pytest.raises(UnsupportedModel, match="8 input channels"):
             train(model, pictures, tmp_path / "a.safetensors", settings)
+        moved = small_sd()
+        moved.unet._hf_hook = object()  # what accelerate leaves at a module that it moves
+        with pytest.raises(ConfigError, match="CPU offload"):
+            trained(moved, pictures, tmp_path / "a.safetensors", settings)
+        steered = adapt(small_sd(), "steered")
+        steered.networks = ("one",)
+        with pytest.raises(ConfigError, match="ControlNet"):
+            train(steered, pictures, tmp_path / "a.safetensors", settings)
 
     def test_the_result_is_a_safetensors_file(self, plain, pictures, tmp_path, settings):
         with pytest.raises(ConfigError, match=r"one \.safetensors file"):

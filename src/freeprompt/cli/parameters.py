@@ -44,7 +44,8 @@ def _option(name: str, default: Any, spec: Spec) -> inspect.Parameter:
     usual = f"  [default: {'no' if default is False else default}]" if default != "" else ""
     told = f"{spec.help}.{usual}"
     kind = type(default) if isinstance(default, bool | int | float) else str
-    annotation = Annotated[kind | None, typer.Option(*flags, help=told, show_default=False)]
+    made: Any = Annotated  # of a type that is known now, not where this is written
+    annotation = made[kind | None, typer.Option(*flags, help=told, show_default=False)]
     return inspect.Parameter(
         name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation
     )

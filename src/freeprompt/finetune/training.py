@@ -127,13 +127,23 @@ def check_trainable(model: UNetModel) -> None:
     """Check that a model can be trained at all.
 
     Raises:
-        ConfigError: if it is loaded in float16.
+        ConfigError: if it is loaded in float16, under CPU offload or with control networks.
         UnsupportedModel: if it is no text-to-image model.
     """
     if model.dtype == torch.float16:
         raise ConfigError(
             f"{model.name!r} is loaded in float16, in which the small steps of a training are "
             "lost. Load it in float32 or bfloat16: --dtype float32 (dtype='float32')."
+        )
+    if hasattr(getattr(model.pipe.unet, "_orig_mod", model.pipe.unet), "_hf_hook"):
+        raise ConfigError(
+            f"{model.name!r} is under CPU offload, which moves weights about while they are "
+            "trained. Load it without --offload; --recompute needs less memory too."
+        )
+    if model.networks:
+        raise ConfigError(
+            f"{model.name!r} was loaded with a ControlNet or a T2I-Adapter, which training would "
+            "not see. Load it without, and bring it to the edit."
         )
     config = model.pipe.unet.config
     if config.in_channels != model.pipe.vae.config.latent_channels:
