@@ -2,7 +2,8 @@
 
     python benchmarks/batch.py                  # emoji-sd, 24 real images, local, pool and ray
     python benchmarks/batch.py --memory         # 10,000 tiny edits in one process: the peak
-    python benchmarks/batch.py --manifest       # reading and sorting 10^6 rows
+    python benchmarks/batch.py --manifest --rows 1000000    # reading and sorting a manifest
+    python benchmarks/batch.py --writer         # how fast the one that writes is
 
 Overhead is the time of a run from its first result to its last that its workers do not spend in
 edits (reading, inverting, editing, scoring): for one process wall-clock time less the seconds of
@@ -14,7 +15,6 @@ Edits and overhead stand in one run side by side, so that busy neighbours slow b
 is what to look at, not the seconds.
 """
 
-import itertools
 import json
 import resource
 import subprocess
@@ -24,6 +24,7 @@ import time
 from argparse import Namespace
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,11 @@ import numpy as np
 from PIL import Image
 
 from common import Report, one_thread, parser
+from freeprompt import journal
 from freeprompt.batch import Defaults, Engine, Local, Pool, RayData, Reader, Run, Setup, run
+from freeprompt.batch.jobs import Job
+from freeprompt.batch.sinks import Folders, Sink, Tars, verified
+from freeprompt.batch.worker import begun
 from freeprompt.batch.worklist import Worklist
 from freeprompt.models.tiny import tiny_sd
 
@@ -56,9 +61,11 @@ class Clock:
 
     began: float = field(default_factory=time.perf_counter)
     marks: list[tuple[int, float]] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
 
     def __call__(self, advance: Any) -> None:
         self.marks.append((advance.done, time.perf_counter()))
+        self.cpu.append(time.process_time())
 
     @property
     def start(self) -> float:
@@ -103,6 +110,7 @@ def measured(manifest: Path, out: Path, engine: Engine, workers: int, steps: int
         "wall clock an edit, s": f"{wall / count:.3f}",
         "overhead, ms": f"{1000 * (workers * wall - edits) / count:.1f}",
         "overhead": f"{100 * (workers * wall - edits) / edits:.1f} %",
+        "CPU an edit, s": f"{(clock.cpu[-1] - clock.cpu[1]) / count:.3f}" if workers == 1 else "",
     }
 
 
@@ -213,10 +221,45 @@ def manifest(args: Namespace, report: Report) -> None:
             times.append(time.process_time())
             groups = sum(1 for _ in work.groups())
         times.append(time.process_time())
-    took = [f"{later - sooner:.1f}" for sooner, later in itertools.pairwise(times)]
+    took = [f"{later - sooner:.1f}" for sooner, later in pairwise(times)]
     names = ("checking", "checking and sorting", "listing the groups")
     row = dict(zip(names, took, strict=True)) | {"growth, MiB": f"{peak() - before:.0f}"}
     report.add(f"A manifest of {args.rows} rows, {groups} images, CPU seconds", [row])
+
+
+def writer(args: Namespace, report: Report) -> None:
+    """Measure writing pictures and their records, and verifying them, without making any."""
+    table = []
+    rng = np.random.default_rng(0)
+    for size, count in ((10 * 2**10, 2000), (400 * 2**10, 500)):
+        png = rng.bytes(size)
+        for form in ("folders", "wds"):
+            with tempfile.TemporaryDirectory() as folder:
+                table.append(written_and_verified(Path(folder), form, png, count))
+    report.add("Writing and verifying", table)
+
+
+def written_and_verified(folder: Path, form: str, png: bytes, count: int) -> dict[str, Any]:
+    """Write so many pictures with their records; return CPU times."""
+    sink: Sink = Tars(folder, "part", {}) if form == "wds" else Folders(folder, "part")
+    record = {**begun(Job(id="x", row=1, image="x.png", target="a red cat")), "error": None}
+    times, records = [time.process_time()], []
+    with journal.writing(folder / "part.jsonl") as lines:
+        for i in range(count):
+            mine = {**record, "id": f"row-{i}"}
+            records.append({**mine, **sink.put(mine, png)})
+            lines.append({"rows": [records[-1]]}, sync=False)
+    sink.close()
+    times.append(time.process_time())
+    assert all(verified(folder, record, "hash") for record in records)
+    times.append(time.process_time())
+    write, check = (1000 * (b - a) / count for a, b in pairwise(times))
+    return {
+        "format": form,
+        "a picture, KiB": len(png) // 1024,
+        "writing, ms CPU": f"{write:.2f}",
+        "verifying, ms CPU": f"{check:.2f}",
+    }
 
 
 def main() -> None:
@@ -227,6 +270,7 @@ def main() -> None:
     made.add_argument("--engines", nargs="*", default=[], help="local, pool, ray, loop")
     made.add_argument("--memory", action="store_true")
     made.add_argument("--manifest", action="store_true")
+    made.add_argument("--writer", action="store_true")
     made.add_argument("--one", type=int, help="used by --memory")
     args = made.parse_args()
     one_thread()
@@ -236,6 +280,8 @@ def main() -> None:
     report = Report()
     if args.memory:
         memory(args, report)
+    elif args.writer:
+        writer(args, report)
     elif args.manifest:
         manifest(args, report)
     else:

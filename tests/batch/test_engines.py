@@ -6,12 +6,13 @@ import signal
 import sys
 
 import pytest
-from tests.batch.samples import EDITS, asked, results, same
+from tests.batch.samples import EDITS, asked, same
 
-from freeprompt.batch import Pool, RayData, run
+from freeprompt.batch import Pool, RayData, Setup, run
+from freeprompt.batch.engines import ray
 from freeprompt.batch.engines.base import lost
 from freeprompt.batch.jobs import Group, Job
-from freeprompt.errors import MissingDependency
+from freeprompt.errors import MissingDependency, UnknownModel
 
 
 def test_a_pool_makes_the_same_though_a_process_is_killed(tmp_path, whole, manifest, model) -> None:
@@ -42,5 +43,34 @@ def test_without_ray_it_says_what_to_install(tmp_path, manifest, model, monkeypa
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependency, match=r"freeprompt\[ray\]"):
         run(asked(manifest, model, tmp_path / "out", engine=RayData()))
-    assert results  # nothing was written
     assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_a_model_that_an_actor_cannot_load_ends_the_run(monkeypatch) -> None:
+    """Raising in the actor would only drop its groups."""
+    pa = pytest.importorskip("pyarrow", reason="Ray Data needs pyarrow")
+    actor = ray._Actor(Setup(model="no-such-model", device="cpu"))
+    table = actor(pa.table({"group": ["anything"]}))
+
+    class Answers:
+        def iter_batches(self, **options):
+            yield table
+
+    hands = ray._Hands(None, RayData(), Setup(model="no-such-model"))
+    monkeypatch.setattr(hands, "_tables", lambda groups: [object()])
+    monkeypatch.setattr(hands, "_dataset", lambda tables: Answers())
+    monkeypatch.setattr(hands, "_ray", Stub())
+    with pytest.raises(UnknownModel, match="no-such-model"):
+        next(hands.finished([]))
+
+
+class Stub:
+    """What of Ray is needed before a data set is made."""
+
+    class data:
+        class DataContext:
+            max_errored_blocks = 0
+
+            @classmethod
+            def get_current(cls):
+                return cls()

@@ -33,12 +33,13 @@ FLAGS = ("native", "flagged")
 NESTED = ("parameters", "inversion_parameters", "size", "notes", "scores")
 
 
-def write_results(folder: Path, records: Iterable[Record]) -> list[Path]:
+def write_results(folder: Path, records: Iterable[Record], part: str = "all") -> list[Path]:
     """Write results.jsonl, and from it results.parquet; each whole or not at all.
 
     Args:
         folder: Of the run.
         records: In the order of the manifest.
+        part: Who writes: two shards may end at one time, and each needs drafts of its own.
 
     Returns:
         The files written.
@@ -47,9 +48,9 @@ def write_results(folder: Path, records: Iterable[Record]) -> list[Path]:
         SaveError: if they cannot be written.
     """
     lines = (json.dumps(_shown(r), ensure_ascii=False).encode("utf-8", "replace") for r in records)
-    files = [_whole(folder / RESULTS, lines)]
+    files = [_whole(folder / RESULTS, lines, part)]
     with suppress(ImportError):
-        files.append(_parquet(folder))
+        files.append(_parquet(folder, part))
     return files
 
 
@@ -58,8 +59,8 @@ def _shown(record: Record) -> Record:
     return {name: value for name, value in record.items() if name != "end"}
 
 
-def _whole(path: Path, lines: Iterable[bytes]) -> Path:
-    draft = path.with_name(f".{path.name}.tmp")
+def _whole(path: Path, lines: Iterable[bytes], part: str) -> Path:
+    draft = path.with_name(f".{path.name}.{part}.tmp")
     try:
         with draft.open("wb") as file:
             for line in lines:
@@ -75,7 +76,7 @@ def _whole(path: Path, lines: Iterable[bytes]) -> Path:
     return path
 
 
-def _parquet(folder: Path) -> Path:
+def _parquet(folder: Path, part: str) -> Path:
     """Write the table from the lines, a row group at a time: it may be larger than memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -84,7 +85,7 @@ def _parquet(folder: Path) -> Path:
     columns = [*WORDS, *NUMBERS, *FLAGS, *NESTED, *carried]
     schema = pa.schema([(name, _kind(pa, name)) for name in columns])
     path = folder / PARQUET
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = path.with_name(f".{path.name}.{part}.tmp")
     try:
         with pq.ParquetWriter(draft, schema) as writer:
             records = _read(folder)

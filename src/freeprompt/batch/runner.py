@@ -252,4 +252,5 @@ class Keeper:
                 self._work.note(record)
         if not self._work.left():
             self._reserve.give()
-            write_results(self._asked.out, self._work.records())
+            part = self._store.part(self._asked.index, self._asked.of).stem
+            write_results(self._asked.out, self._work.records(), part)
