@@ -17,6 +17,7 @@ from freeprompt.studio.service import Service
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 PATIENCE = 300_000  # milliseconds
+LOADED = "[...document.images].every((image) => image.complete && image.naturalWidth)"
 
 
 def edit(page: Any) -> None:
@@ -30,8 +31,7 @@ def edit(page: Any) -> None:
     print(f"first preview after {time.monotonic() - began:.1f} s")
     page.locator("#edit-status").get_by_text("Done in").wait_for(timeout=PATIENCE)
     print(f"edit after {time.monotonic() - began:.1f} s")
-    page.wait_for_timeout(1500)
-    page.screenshot(path=IMAGES / "studio.png", full_page=True)
+    keep(page, "studio.png")
 
 
 def look(page: Any) -> None:
@@ -41,8 +41,13 @@ def look(page: Any) -> None:
     page.locator("#word-target img").wait_for(timeout=PATIENCE)
     page.locator("#word-source img").click(position={"x": 120, "y": 160})
     page.locator("#looks-source img").wait_for(timeout=PATIENCE)
-    page.wait_for_timeout(1500)
-    page.screenshot(path=IMAGES / "studio-attention.png", full_page=True)
+    keep(page, "studio-attention.png")
+
+
+def keep(page: Any, name: str) -> None:
+    """Keep a picture of the page once all images in it are there."""
+    page.wait_for_function(LOADED, timeout=PATIENCE)
+    page.screenshot(path=IMAGES / name, full_page=True, animations="disabled", timeout=PATIENCE)
 
 
 def main() -> None:

@@ -22,13 +22,15 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 @pytest.fixture(scope="package")
 def service(tmp_path_factory):
     pytest.importorskip("gradio")
+    from tests.studio.searching import write_search
+
     from freeprompt.api import load
     from freeprompt.studio.service import Service
 
     results = tmp_path_factory.mktemp("results")
     (results / "run").mkdir()
     (results / "run" / "report.html").write_text("<h1>Leaderboard of a test</h1>")
-    Image.new("RGB", (80, 40), "teal").save(results / "run" / "search.png")
+    write_search(results / "run" / "search.json", "tiny-sd")
     made = Service(editor=load("tiny-sd", device="cpu"), model="tiny-sd", results=results)
     yield made
     made.close()
@@ -78,7 +80,12 @@ class Visitor:
         self.page.locator("#edit-go").wait_for(timeout=PATIENCE)
 
     def tab(self, name):
-        self.page.get_by_role("tab", name=name, exact=True).click()
+        """Open a tab; a narrow page keeps some behind a menu."""
+        tab = self.page.get_by_role("tab", name=name, exact=True)
+        if not tab.is_visible():
+            self.page.locator(".overflow-menu > button").click()
+            tab = self.page.locator(".overflow-dropdown button").get_by_text(name)
+        tab.click()
 
     def unfold(self, title, place):
         """Open an accordion and wait for what is in it."""

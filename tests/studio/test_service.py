@@ -1,10 +1,13 @@
 """What the page stands on, without a browser: jobs, recipes, controls, refusals, the interface."""
 
+import os
 import shlex
 import threading
 import time
 
+import httpx
 import pytest
+from PIL import Image
 
 pytest.importorskip("gradio")
 
@@ -15,9 +18,10 @@ from freeprompt.errors import ConfigError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
 from freeprompt.studio.controls import panel
-from freeprompt.studio.jobs import LONGEST_LINE, Desk, Done, Failed, Step, Stopped
-from freeprompt.studio.page import check_address
+from freeprompt.studio.jobs import LONGEST_LINE, Desk, Done, Failed, Job, Step, Stopped
+from freeprompt.studio.page import check_address, launch
 from freeprompt.studio.recipe import Recipe
+from freeprompt.studio.service import KEPT_SECONDS, Service
 
 
 def steps(count, between=lambda: None):
@@ -33,12 +37,13 @@ def steps(count, between=lambda: None):
 class Held:
     """Work of many steps that goes on, a step at a time, when it is told to."""
 
-    def __init__(self):
-        self.begun, self.go, self.steps = threading.Event(), threading.Semaphore(0), 0
+    def __init__(self, count=1000):
+        self.count, self.steps = count, 0
+        self.begun, self.go = threading.Event(), threading.Semaphore(0)
 
     def __call__(self, callback):
-        for i in range(1000):
-            callback(Progress("edit", i, 1000, {}))
+        for i in range(self.count):
+            callback(Progress("edit", i, self.count, {}))
             self.steps += 1
             self.begun.set()
             assert self.go.acquire(timeout=60)
@@ -51,11 +56,22 @@ def last(job):
 
 class TestDesk:
     def test_steps_and_then_the_result(self):
-        told = list(Desk(10).start(steps(3)))
-        assert [type(item) for item in told] == [Step, Step, Step, Done]
-        assert told[-1].value == 3
-        assert told[0].text == "editing: step 1 of 3"
-        assert told[2].share == 1
+        work = Held(2)
+        told = iter(Desk(60).start(work))
+        assert next(told) == Step("editing: step 1 of 2", 0.5)
+        work.go.release()
+        assert next(told) == Step("editing: step 2 of 2", 1)
+        work.go.release()
+        assert list(told) == [Done("all")]
+
+    def test_a_slow_listener_hears_the_latest_step(self):
+        job, look = Job("", "", threading.Condition()), Image.new("RGB", (2, 2))
+        job.tell(Step("one", 0.1, look))
+        job.tell(Step("two", 0.2))
+        assert next(iter(job)) == Step("two", 0.2, look)
+        job.tell(Step("three", 0.3))
+        job.tell(Done(3))
+        assert list(job) == [Done(3)]
 
     def test_an_error_is_a_sentence(self):
         def wrong(callback):
@@ -79,14 +95,16 @@ class TestDesk:
     def test_only_the_visitor_halts_a_job(self):
         desk, work = Desk(60), Held()
         running = desk.start(work, visitor="a", place="edit")
-        assert work.begun.wait(60)
+        told = iter(running)
+        assert next(told).text == "editing: step 1 of 1000"
         desk.halt("b")
         desk.halt("a", "compare")
         desk.halt("")
         assert not running.stopping
         desk.halt("a", "edit")
+        assert next(told) == Step("Stopping after this step", 0.001)
         work.go.release()
-        assert list(running)[-2:] == [Step("Stopping after this step", 0.001), Stopped()]
+        assert next(told) == Stopped()
         assert work.steps == 1
 
     def test_a_job_is_halted_before_it_has_begun(self):
@@ -232,5 +250,56 @@ def test_the_functions_over_http(address, photo):
         client.predict(target="a blue cat", source="a red dog", steps=0, api_name="/edit")
     with pytest.raises(Exception, match="uploaded here"):
         client.predict(target="a blue cat", image=str(photo), steps=2, api_name="/edit")
+    for name in ("image", "mask", "keep", "latents"):
+        with pytest.raises(Exception, match=f"Unknown parameter '{name}'"):
+            client.predict(
+                target="a blue cat",
+                source="a red dog",
+                steps=2,
+                parameters={name: str(photo)},
+                api_name="/edit",
+            )
     uploaded = handle_file(str(photo))
     assert uploaded["orig_name"] == "photo.png"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_page_with_a_password_answers_nobody_else(service):
+    page, address = launch(service, auth=("me", "secret"), wait=False)
+    try:
+        with httpx.Client(base_url=address, trust_env=False) as visitor:
+            assert visitor.get("/config").status_code == 401
+            assert visitor.get("/gradio_api/info").status_code == 401
+            given = {"username": "me", "password": "wrong"}
+            assert visitor.post("/login", data=given).status_code == 400
+            visitor.post("/login", data={**given, "password": "secret"}).raise_for_status()
+            assert visitor.get("/config").status_code == 200
+    finally:
+        page.close(verbose=False)
+
+
+def test_another_address_is_warned_of(monkeypatch, capsys):
+    """The sentence comes before the model is loaded."""
+
+    def loaded(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("freeprompt.cli.loading.load", loaded)
+    with pytest.raises(KeyboardInterrupt):
+        command.studio(host="0.0.0.0", auth="me:secret")
+    assert "can be reached by others, unencrypted" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        command.studio()
+    assert capsys.readouterr().err == ""
+
+
+def test_downloads_are_deleted_when_old_and_at_the_end(service, tmp_path):
+    mine = Service(editor=service.editor, model="tiny-sd", files=tmp_path / "files")
+    for name, age in (("old", KEPT_SECONDS + 60), ("new", KEPT_SECONDS - 60)):
+        (mine.files / name).mkdir(parents=True)
+        (mine.files / name / "edit.png").touch()
+        os.utime(mine.files / name, (time.time() - age,) * 2)
+    mine.tidy()
+    assert [path.name for path in mine.files.iterdir()] == ["new"]
+    mine.close()
+    assert not mine.files.exists()

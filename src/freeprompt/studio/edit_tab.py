@@ -134,14 +134,21 @@ class EditTab:
             elem_id="files",
         )
         with gr.Accordion("The same edit elsewhere", open=False):
-            self.command = gr.Code(
-                label="Command line", language="shell", interactive=False, elem_id="command"
-            )
-            self.python = gr.Code(
-                label="Python", language="python", interactive=False, elem_id="python"
-            )
+            self.command = self._code("Command line", "shell", "command")
+            self.python = self._code("Python", "python", "python")
         with gr.Accordion("Provenance", open=False):
-            self.provenance = gr.Code(label="Provenance", language="json", interactive=False)
+            self.provenance = self._code("Provenance", "json", "provenance")
+
+    @staticmethod
+    def _code(label: str, language: Any, name: str) -> Any:
+        return gr.Code(
+            label=label,
+            language=language,
+            interactive=False,
+            wrap_lines=True,
+            lines=1,
+            elem_id=name,
+        )
 
     def _wire(self) -> None:
         self.method.change(

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from freeprompt.core.params import check_names
 from freeprompt.errors import FreepromptError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
@@ -54,6 +55,11 @@ def add_interface(service: Service) -> None:
             raise gr.Error(
                 "image must be a file that was uploaded here, not a path of this machine."
             )
+        try:  # other arguments of an edit are none of theirs: they could name files of this machine
+            owner = METHODS[method]
+            check_names(parameters or {}, [owner, INVERSIONS[inversion or owner.inversion]])
+        except FreepromptError as error:
+            raise gr.Error(str(error)) from error
         recipe = Recipe(
             model=service.model,
             targets=[target],

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Queue
 from typing import Any
 
@@ -122,12 +122,24 @@ class Job:
         self.stop()
 
     def __iter__(self) -> Iterator[News]:
-        """Yield steps and, at the end, one `Done`, `Failed` or `Stopped`."""
+        """Yield steps and, at the end, one `Done`, `Failed` or `Stopped`.
+
+        Whoever listens slowly hears the latest step: news never pile up behind it.
+        """
         while True:
-            item = self._told.get()
+            item = self._latest()
             yield item
             if not isinstance(item, Step):
                 return
+
+    def _latest(self) -> News:
+        item = self._told.get()
+        while isinstance(item, Step) and not self._told.empty():
+            newer = self._told.get()
+            if isinstance(newer, Step):
+                newer = replace(newer, preview=newer.preview or item.preview)
+            item = newer
+        return item
 
     @property
     def stopping(self) -> bool:

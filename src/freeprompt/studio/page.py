@@ -10,6 +10,7 @@ from freeprompt.studio.service import Service
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST_UPLOAD = "20mb"
 STYLE = Path(__file__).with_name("style.css")
+SCRIPT = Path(__file__).with_name("page.js")
 TABS = ("Edit", "Compare", "Attention", "Layers", "Scoreboard")
 
 
@@ -132,6 +133,7 @@ def launch(
                 neutral_hue="slate",
             ),
             css=STYLE.read_text("utf-8"),
+            js=SCRIPT.read_text("utf-8"),
         )
     except OSError as error:
         raise ConfigError(f"The studio cannot listen at {host}:{port or 7860}: {error}.") from error

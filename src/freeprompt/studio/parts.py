@@ -12,6 +12,8 @@ from freeprompt.images import resize
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events that are only the page's
 # of quick events: none is dropped while another is answered, and they keep their order
 ONE_BY_ONE: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "concurrency_limit": 1}
+# of what follows a control that may still be moving: the last state is what counts
+LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last", "show_progress": "hidden"}
 BUTTONS = ["download", "fullscreen"]  # without "share", which would send pictures elsewhere
 SHOWN = 384  # pixels to which small models' pictures are enlarged on the page
 
