@@ -5,14 +5,20 @@ import copy
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
+)
 from PIL import Image
 
 from freeprompt import FreePromptEditingPipeline
 from freeprompt.api import Editor
 from freeprompt.errors import ConfigError, UnsupportedModel
 from freeprompt.models.fingerprint import fingerprint
+from freeprompt.models.hints import as_network
 from freeprompt.models.tiny import tiny_sd, tiny_sdxl
+from tests.models.hint_nets import tiny_adapter, tiny_controlnet
 
 SOURCE, TARGET = "a red dog", "a blue cat"
 STEPS = 3
@@ -169,3 +175,50 @@ def test_other_slips(pipe, stock):
     parts = {**FreePromptEditingPipeline.from_pipe(stock).components, "text_encoder": None}
     with pytest.raises(UnsupportedModel, match="without text_encoder"):
         FreePromptEditingPipeline(**parts)
+
+
+class TestControlImages:
+    """A ControlNet or T2I-Adapter is a part like any other, and its image goes into the call."""
+
+    @pytest.mark.parametrize("part", ["controlnet", "adapter"])
+    def test_it_is_the_editors_edit(self, stock, part):
+        net = (tiny_controlnet if part == "controlnet" else tiny_adapter)(stock)
+        pipe = FreePromptEditingPipeline.from_pipe(stock, **{part: net})
+        image = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+        told = {"controlnet_conditioning_scale": 0.5, "control_guidance_end": 0.7}
+        out = run(pipe, control_image=image, **told)
+        editor = Editor(stock)
+        editor.model.networks = (as_network(net),)
+        ours = editor.edit(
+            TARGET,
+            source=SOURCE,
+            steps=STEPS,
+            generator=seeded(),
+            control_image=image,
+            control_weight=0.5,
+            control_window=(0.0, 0.7),
+        )
+        assert out.images[0].tobytes() == ours.images[0].tobytes()
+        assert out.source.tobytes() == ours.source.tobytes()
+        without = run(FreePromptEditingPipeline.from_pipe(stock)).images[0]
+        assert out.images[0].tobytes() != without.tobytes()
+        assert out.provenance.control[0]["weight"] == 0.5
+
+    def test_from_a_stock_controlnet_pipeline_and_back_from_a_folder(self, stock, tmp_path):
+        names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+        whole = StableDiffusionControlNetPipeline(
+            **{name: getattr(stock, name) for name in names},
+            controlnet=tiny_controlnet(stock),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe = FreePromptEditingPipeline.from_pipe(whole)
+        assert pipe.controlnet is whole.controlnet
+        image = Image.linear_gradient("L").resize((64, 64))
+        first = run(pipe, control_image=image).images[0]
+        pipe.save_pretrained(tmp_path)
+        again = FreePromptEditingPipeline.from_pretrained(tmp_path)
+        assert run(again, control_image=image).images[0].tobytes() == first.tobytes()
+        with pytest.raises(ConfigError, match="no control image"):
+            run(pipe)

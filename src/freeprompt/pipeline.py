@@ -6,7 +6,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DiffusionPipeline,
+    MultiControlNetModel,
+    T2IAdapter,
+    UNet2DConditionModel,
+)
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -68,6 +75,8 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
         tokenizer_2: Its tokenizer.
         safety_checker: Blackens what it flags.
         feature_extractor: What the safety checker sees with.
+        controlnet: ControlNet, or several, that read control images.
+        adapter: T2I-Adapter that reads a control image.
         force_zeros_for_empty_prompt: SDXL: whether an empty prompt is encoded as zeros.
 
     Raises:
@@ -89,6 +98,8 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
         "tokenizer_2",
         "safety_checker",
         "feature_extractor",
+        "controlnet",
+        "adapter",
     ]
     _callback_tensor_inputs: ClassVar = ["latents", "source_latents"]
 
@@ -103,6 +114,8 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
         tokenizer_2: CLIPTokenizer = None,
         safety_checker: StableDiffusionSafetyChecker = None,
         feature_extractor: CLIPImageProcessor = None,
+        controlnet: ControlNetModel | MultiControlNetModel = None,
+        adapter: T2IAdapter = None,
         force_zeros_for_empty_prompt: bool = True,
     ):
         super().__init__()
@@ -116,6 +129,8 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
             tokenizer_2=tokenizer_2,
             safety_checker=safety_checker,
             feature_extractor=feature_extractor,
+            controlnet=controlnet,
+            adapter=adapter,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -139,6 +154,10 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
         source_prompt: str | None = None,
         image: Any = None,
         mask_image: Any = None,
+        control_image: Any = None,
+        controlnet_conditioning_scale: float | Sequence[float] = 1.0,
+        control_guidance_start: float = 0.0,
+        control_guidance_end: float = 1.0,
         method: str | Method = "fpe",
         inversion: str | Inversion | None = None,
         height: int | None = None,
@@ -161,6 +180,10 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
             source_prompt: Prompt of the source; for a real image, what it shows, if said.
             image: A real image: PIL image, array, file or bytes.
             mask_image: White where the picture may change; for methods that use one.
+            control_image: What the pipeline's ControlNet or T2I-Adapter reads; a list for several.
+            controlnet_conditioning_scale: Factor of what it adds, of an adapter as well.
+            control_guidance_start: Share of the steps from which it acts.
+            control_guidance_end: Share of the steps up to which it acts.
             method: Name or instance of an editing method.
             inversion: Name or instance of an inversion; None takes the method's own.
             height: Of a generated image in pixels.
@@ -193,6 +216,9 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
             source=source_prompt,
             image=image,
             mask=mask_image,
+            control_image=control_image,
+            control_weight=controlnet_conditioning_scale,
+            control_window=(control_guidance_start, control_guidance_end),
             method=method,
             inversion=inversion,
             steps=num_inference_steps,
