@@ -210,7 +210,7 @@ def drawing(rows: dict[str, list[Image.Image]]) -> Image.Image:
     cells = []
     for name, images in {"trained on": subject, **rows}.items():
         cells += [(name if i == 0 else "", image) for i, image in enumerate(images)]
-    return grid(cells, columns=count)
+    return grid(cells, columns=count).reduce(2)
 
 
 def main() -> None:
