@@ -10,6 +10,9 @@ CODE   := $(wildcard src tests tools benchmarks examples)
 
 .DEFAULT_GOAL := help
 LEADERBOARD := out/leaderboard
+LOWEST := .venv-lowest
+LOWEST_TESTS := tests/core tests/models tests/methods/test_conformance.py tests/test_pipeline.py \
+  tests/api/test_edit_generated.py tests/api/test_controlled.py tests/cli/test_commands.py
 .PHONY: help venv demo browser test slow check lint format types paths bench leaderboard pictures clean
 
 help: ## List the targets
@@ -29,6 +32,9 @@ browser: ## Install Chromium for the studio's tests, on Debian as root; elsewher
 
 test: browser $(VENV)/.dev ## Run the tests that take seconds, on the CPU, without the network
 	$(PYTEST) $(ARGS)
+
+lowest: $(LOWEST)/.done ## Test models, methods and edits with constraints-lowest.txt
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 $(LOWEST_TESTS) $(ARGS)
 
 slow: $(VENV)/.dev ## Run the tests with trained weights
 	$(PYTEST) -m slow $(ARGS)
@@ -77,7 +83,7 @@ leaderboard: $(VENV)/.core ## Tune and score every method, and write docs/leader
 	$(BIN)/freeprompt bench report $(LEADERBOARD)/run --markdown docs/leaderboard.md
 
 clean: ## Remove the environment, caches and output
-	rm -rf $(VENV) out build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) out build dist .pytest_cache .mypy_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -95,4 +101,12 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) --editable '.[all]' --group dev
+	@touch $@
+
+$(LOWEST)/.done: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet -c constraints-lowest.txt \
+	  --editable '.[lora,viz,sprites,studio]' --group test
 	@touch $@

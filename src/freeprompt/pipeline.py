@@ -162,8 +162,8 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
         inversion: str | Inversion | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         negative_prompt: str | None = None,
         generator: torch.Generator | None = None,
         latents: Tensor | None = None,
@@ -188,8 +188,8 @@ class FreePromptEditingPipeline(DiffusionPipeline):  # type: ignore[misc]
             inversion: Name or instance of an inversion; None takes the method's own.
             height: Of a generated image in pixels.
             width: Likewise.
-            num_inference_steps: Number of denoising steps.
-            guidance_scale: Guidance scale.
+            num_inference_steps: Number of denoising steps; None for the model's default, mostly 50.
+            guidance_scale: Guidance scale; None for the model's default, mostly 7.5.
             negative_prompt: Prompt of the unconditional rows.
             generator: Draws the noise of a generated source, and all else that is random. None is
                 a different picture at every call.

@@ -357,7 +357,8 @@ def test_incomplete_weights_are_a_model_error(copy, part):
     name = next(name for name in weights if name.endswith("weight"))
     save_file({n: x for n, x in weights.items() if n != name}, path, metadata={"format": "pt"})
     message = refusal(copy)
-    assert repr(str(copy)) in message and part in message and name in message
+    bare = name.removeprefix("text_model.")  # which transformers 5.0 leaves out
+    assert repr(str(copy)) in message and part in message and bare in message
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"_class_name": "NoSuchPipeline"}', "[]"])
