@@ -13,7 +13,7 @@ LEADERBOARD := out/leaderboard
 LOWEST := .venv-lowest
 LOWEST_TESTS := tests/core tests/models tests/methods/test_conformance.py tests/test_pipeline.py \
   tests/api/test_edit_generated.py tests/api/test_controlled.py tests/cli/test_commands.py
-.PHONY: help venv demo browser test slow check lint format types paths bench leaderboard pictures clean
+.PHONY: help venv demo browser test slow check lint format types paths bench realsizes leaderboard pictures clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -63,8 +63,13 @@ bench: $(VENV)/.dev ## Measure speed, work and memory as ratios; docs/performanc
 	$(BIN)/python benchmarks/edit_cost.py
 	$(BIN)/python benchmarks/recording.py
 	$(BIN)/python benchmarks/attention_maps.py
+	$(BIN)/python benchmarks/chunks.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/materialised.py
+
+realsizes: $(VENV)/.dev ## Measure whole edits at SD 1.5's and SDXL's size: 10 GB and many minutes
+	$(BIN)/python benchmarks/real_sizes.py --size sd15 --steps 2
+	$(BIN)/python benchmarks/real_sizes.py --size sdxl --steps 1 --vae-tiling --ways edit stock
 
 pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
 	$(BIN)/python tools/draw_methods.py $(ARGS)

@@ -1,5 +1,9 @@
 """Where weights wait, what attention holds, and what is estimated: against what torch reports."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -131,6 +135,14 @@ class TestPlace:
     def test_a_value_that_is_none(self):
         with pytest.raises(ConfigError, match="one of none, model, sequential; got 'gpu'"):
             Memory(offload="gpu")
+
+
+@pytest.mark.slow
+def test_edits_of_a_network_compiled_in_place():
+    """The same bytes without a break; sizes and sharing make graphs, steps and edits do not."""
+    script = Path(__file__).with_name("compiled_editor.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert "edits agree" in done.stdout, done.stderr[-2000:]
 
 
 class TestChunks:
