@@ -56,7 +56,8 @@ def layout_of(stored: Stored) -> Layout:
         what = INPUTS.get(inputs[0] if inputs else 0, f"a model with {inputs} input channels")
         raise UnsupportedModel(
             f"{name} is {what}, not a text-to-image one. Use the text-to-image checkpoint that it "
-            "was made from."
+            "was made from; inpainting and InstructPix2Pix models are read from a folder in "
+            "diffusers layout."
         )
     if stored.has(XL_OPEN_CLIP):
         return Layout("sdxl", xl=True)
@@ -102,7 +103,8 @@ def _others(stored: Stored) -> Iterator[tuple[str, str, bool]]:
     if is_embedding(stored):
         yield "a textual-inversion embedding", "Give it with --embedding (embedding=).", True
     if stored.has("control_model.", "controlnet_cond_embedding.", "controlnet_down_blocks."):
-        yield "a ControlNet", "Give the model it was made for instead.", True
+        advice = "Give the model it was made for, and this with --controlnet (controlnet=)."
+        yield "a ControlNet", advice, True
     if stored.has("image_proj.", "ip_adapter."):
         yield "an IP-Adapter", "Give a plain text-to-image model.", True
     if any("motion_modules." in name for name in names):
@@ -120,7 +122,8 @@ def _others(stored: Stored) -> Iterator[tuple[str, str, bool]]:
     if stored.has("text_model.", "transformer.resblocks.", "encoder.layers."):
         yield "a text encoder", "Give a whole checkpoint, or the folder this belongs to.", True
     if stored.has("adapter.", "body.0."):
-        yield "a T2I-Adapter", "Give the model it was made for instead.", True
+        advice = "Give the model it was made for, and this with --adapter (adapter=)."
+        yield "a T2I-Adapter", advice, True
 
 
 def is_lora(stored: Stored) -> bool:
