@@ -37,8 +37,8 @@ class LCMTask:
     teacher's guided DDIM: the one in which the path ends. So the guidance is built in, and few
     steps are enough. The paths are walked to their ends beforehand, so that what is learned is
     the ends themselves; consistency distillation proper (Song et al.) takes the student's own
-    guess one level below in their place, which needs no whole paths and many times as many
-    images until the ends have come through to the noise.
+    guess one level below in their place, which needs no whole paths, but the ends have to come
+    through to the noise level by level.
 
     Args:
         preset: Sizes.
