@@ -1,6 +1,7 @@
 """What a batch costs beside the edits themselves: by engine, and in memory as manifests grow.
 
     python benchmarks/batch.py                  # emoji-sd, 24 real images, local, pool and ray
+    python benchmarks/batch.py --tiny --steps 1 --images 60         # milliseconds around an edit
     python benchmarks/batch.py --memory         # 10,000 tiny edits in one process: the peak
     python benchmarks/batch.py --manifest --rows 1000000    # reading and sorting a manifest
     python benchmarks/batch.py --writer         # how fast the one that writes is
@@ -22,7 +23,8 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -34,9 +36,9 @@ from PIL import Image
 from common import Report, one_thread, parser
 from freeprompt import journal
 from freeprompt.batch import Defaults, Engine, Local, Pool, RayData, Reader, Run, Setup, run
-from freeprompt.batch.jobs import Job
+from freeprompt.batch.jobs import Group, Job
 from freeprompt.batch.sinks import Folders, Sink, Tars, verified
-from freeprompt.batch.worker import begun
+from freeprompt.batch.worker import Finished, Made, begun
 from freeprompt.batch.worklist import Worklist
 from freeprompt.models.tiny import tiny_sd
 
@@ -88,9 +90,11 @@ def spent(out: Path, first: int, last: int) -> float:
     return float(sum(row["seconds"] for row in rows[first:last]))
 
 
-def measured(manifest: Path, out: Path, engine: Engine, workers: int, steps: int) -> dict[str, Any]:
+def measured(
+    manifest: Path, out: Path, engine: Engine, workers: int, steps: int, model: str
+) -> dict[str, Any]:
     """Return a row of the table: an engine's start, time an edit, and overhead."""
-    setup = Setup(model="emoji-sd", device="cpu", threads=1, reconstruct=False)
+    setup = Setup(model=model, device="cpu", threads=1, reconstruct=False)
     clock = Clock()
     asked = Run(
         manifest=str(manifest),
@@ -147,54 +151,88 @@ def overhead(args: Namespace, report: Report) -> None:
     table = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        manifest = written(base, args.images, 2, 64)
+        manifest = written(base, args.images, 2, 16 if args.tiny else 64)
+        model = tiny(base) if args.tiny else "emoji-sd"
         for engine, workers in engines:
             if args.engines and engine.name not in args.engines:
                 continue
-            table.append(measured(manifest, base / engine.name, engine, workers, args.steps))
+            table.append(measured(manifest, base / engine.name, engine, workers, args.steps, model))
         if not args.engines or "loop" in args.engines:
             table.append(loop(manifest, args.steps))
-    title = f"Overhead, emoji-sd, {args.images} images x 2 targets, {args.steps} steps"
+    name = "a tiny model" if args.tiny else "emoji-sd"
+    title = f"Overhead, {name}, {args.images} images x 2 targets, {args.steps} steps"
     report.add(title, table)
+
+
+def tiny(folder: Path) -> str:
+    """Write a model whose edits are so small that what is around them shows; return its name."""
+    pipe = tiny_sd(sample_size=8, channels=(8,) * 4, vae_channels=(8, 8))
+    pipe.save_pretrained(folder / "model")
+    return str(folder / "model")
+
+
+class Still:
+    """An engine that makes nothing: every edit is the same few bytes."""
+
+    name = "still"
+
+    @contextmanager
+    def working(self, setup: Setup, groups: int) -> Iterator["Still"]:
+        """Get ready, which is no work."""
+        yield self
+
+    def finished(self, groups: Iterable[Group]) -> Iterator[Finished]:
+        """Yield a record and a picture of 2 KiB for every job."""
+        cost = {"seconds": 0.0, "sample_forwards": 0, "error": None}
+        for group in groups:
+            yield Finished(
+                tuple(Made({**begun(job), **cost}, bytes(2048)) for job in group.jobs),
+                {"fingerprint": "none", "batch": 1},
+            )
 
 
 def memory(args: Namespace, report: Report) -> None:
     """Measure the peak of a process that makes tiny edits, by their number."""
-    command = [sys.executable, __file__, "--one", str(args.rows)]
+    command = [sys.executable, __file__, "--one", str(args.rows), *(["--still"] * args.still)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     row = {
         "edits": args.rows,
         "after a tenth of them, MiB": f"{found['base']:.1f}",
-        "after all, MiB": f"{found['peak']:.1f}",
-        "growth, MiB": f"{found['peak'] - found['base']:.1f}",
+        "after all, MiB": f"{found['made']:.1f}",
+        "growth, MiB": f"{found['made'] - found['base']:.1f}",
+        "with the results written, MiB": f"{found['peak']:.1f}",
     }
-    report.add("Peak memory of one process, a tiny model, edits of one step", [row])
+    what = "no model: the run around the edits" if args.still else "a tiny model, one step"
+    report.add(f"Peak memory of one process, {what}", [row])
 
 
-def one(count: int) -> None:
+def one(count: int, still: bool) -> None:
     """Make so many tiny edits and print what memory they took."""
     began = time.perf_counter()
     marks: list[float] = []
 
     def report(advance: Any) -> None:
-        if advance.done >= count / 10 and not marks:
+        if advance.done >= (count / 10, count)[len(marks) % 2] and len(marks) < 2:
             marks.append(peak())
 
     with tempfile.TemporaryDirectory() as folder:
         manifest = written(Path(folder), count // 50, 50, 16)
-        tiny_sd(sample_size=8, channels=(8,) * 4, vae_channels=(8, 8)).save_pretrained(
-            Path(folder) / "model"
-        )
-        model = str(Path(folder) / "model")
+        model = tiny(Path(folder))
         asked = Run(
             manifest=str(manifest),
             out=Path(folder) / "out",
             setup=Setup(model=model, device="cpu", threads=1, reconstruct=False, batch=50),
+            engine=Still() if still else Local(),
             defaults=Defaults(steps=1, method="sdedit", guidance=1.0),
         )
         assert run(asked, report).errors == 0
-    figures = {"base": marks[0], "peak": peak(), "seconds": time.perf_counter() - began}
+    figures = {
+        "base": marks[0],
+        "made": marks[1],
+        "peak": peak(),
+        "seconds": time.perf_counter() - began,
+    }
     print(json.dumps(figures))
 
 
@@ -270,12 +308,14 @@ def main() -> None:
     made.add_argument("--engines", nargs="*", default=[], help="local, pool, ray, loop")
     made.add_argument("--memory", action="store_true")
     made.add_argument("--manifest", action="store_true")
+    made.add_argument("--tiny", action="store_true", help="edits of a tiny model")
+    made.add_argument("--still", action="store_true", help="of --memory: without a model")
     made.add_argument("--writer", action="store_true")
     made.add_argument("--one", type=int, help="used by --memory")
     args = made.parse_args()
     one_thread()
     if args.one:
-        one(args.one)
+        one(args.one, args.still)
         return
     report = Report()
     if args.memory:
