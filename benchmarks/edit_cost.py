@@ -56,13 +56,15 @@ from common import (
 from freeprompt import Editor
 from freeprompt.core import Tape, step_count
 from freeprompt.inversion import DDIMInversion
-from freeprompt.methods import FPE, Task
+from freeprompt.methods import FPE, METHODS, Task
 from freeprompt.models.tiny import tiny_sd
 from freeprompt.train.config import ModelConfig, VAEConfig
 from freeprompt.world import parse_scene
 
 SOURCE, TARGET = "a red car on the street", "a blue car on the street"
 GUIDANCE = reference.GUIDANCE
+# without those that need a model of their own, or train one for minutes
+COMPARED = [name for name in METHODS if not (METHODS[name].instructs or METHODS[name].trains)]
 USUAL_STEPS = 50
 FEW_STEPS = 5  # for memory: its peak does not grow with the steps, but the profiler's own does
 

@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import real_sizes
 from common import Ratio, Report, counted, cpu_time, mebibytes, one_thread, parser, peak_bytes
-from edit_cost import SIZES, SOURCE, TARGET, Size
+from edit_cost import COMPARED, SIZES, SOURCE, TARGET, Size
 from freeprompt import Editor
 from freeprompt.methods import METHODS
 
@@ -111,7 +111,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--size", choices=ALL_SIZES, default="emoji-64")
     options.add_argument("--device", default="cpu")
-    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options.add_argument("--methods", nargs="+", choices=METHODS, default=COMPARED)
     options.add_argument("--steps", type=int, default=10, metavar="N", help="a multiple of five")
     options.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds (3)")
     options.add_argument("--dtype", choices=("float32", "float16", "bfloat16"))

@@ -8,6 +8,7 @@ source and target. Sample-forwards are counted by a hook on the UNet; a pass wit
 as one, so time tells more there. Time is CPU time, all taking turns: the median ratio and its
 range. Memory is the peak of what tensors hold beyond the weights, relative to plain's.
 
+Left out are methods that need a model of their own or train one (instruct-pix2pix, imagic).
 Methods made for a number of steps of their own run with that. Ten steps have the mix of rows of the
 usual fifty.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from common import Ratio, Report, counted, cpu_times, one_thread, parser, peak_bytes
-from edit_cost import GUIDANCE, SIZES, SOURCE, TARGET, Bench
+from edit_cost import COMPARED, GUIDANCE, SIZES, SOURCE, TARGET, Bench
 from freeprompt.methods import METHODS
 
 
@@ -41,7 +42,7 @@ class Edit:
 def measure(bench: Bench, real: bool, repeats: int) -> list[dict[str, Any]]:
     """Return the table of one kind of source."""
     ways: dict[str, Any] = {"plain": bench.plain}
-    ways |= {name: Edit(bench, name, real) for name in METHODS}
+    ways |= {name: Edit(bench, name, real) for name in COMPARED}
     samples, peaks = {}, {}
     for name, way in ways.items():
         with counted(bench.pipe.unet) as counter:
