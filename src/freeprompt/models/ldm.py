@@ -129,8 +129,8 @@ def control_origin(name: str, config: Mapping[str, Any]) -> Origin:
     edge = re.match(r"controlnet_cond_embedding\.(conv_in|blocks\.(\d+)|conv_out)\.(\w+)", name)
     hidden = 2 * (len(config["conditioning_embedding_out_channels"]) - 1)
     if edge:
-        number = {"conv_in": 0, "conv_out": hidden + 1}.get(edge[1], int(edge[2] or 0) + 1)
-        place = f"input_hint_block.{2 * number}.{edge[3]}"
+        layer = {"conv_in": 0, "conv_out": hidden + 1}.get(edge[1], int(edge[2] or 0) + 1)
+        place = f"input_hint_block.{2 * layer}.{edge[3]}"
     elif name.startswith("controlnet_down_blocks."):
         _, number, kind = name.split(".")
         place = f"zero_convs.{number}.0.{kind}"

@@ -1,5 +1,6 @@
 """What is trained on top of a finished emoji-sd: networks that let it see a second picture."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -231,5 +232,8 @@ def sheet(path: Path, rows: Sequence[Any], captions: Sequence[str]) -> None:
 def as_arrays(pipe: Any, **arguments: Any) -> Any:
     """Draw with a stock pipeline; uint8 NHWC."""
     pipe.set_progress_bar_config(disable=True)
-    images = pipe(num_inference_steps=25, output_type="np", **arguments).images
+    with warnings.catch_warnings():
+        # the adapter's pipeline decodes by a way of its own, which diffusers will take away
+        warnings.filterwarnings("ignore", ".*decode_latents method", FutureWarning)
+        images = pipe(num_inference_steps=25, output_type="np", **arguments).images
     return (images * 255).round().astype("uint8")
