@@ -146,7 +146,7 @@ def instructed(folder: Path) -> dict[str, Any]:
         ours.append(told.edit(caption, method="instruct-pix2pix", **how).images[0])
         fpe.append(plain.edit(caption, **how).images[0])
     rows = {"picture": before, "instruct-pix2pix": ours, "fpe, emoji-sd": fpe, "ideal": ideal}
-    sheet(IMAGES / "instructed.png", {n: p[:SHOWN] for n, p in rows.items()}, captions[:SHOWN])
+    sheet(IMAGES / "compared.png", {n: p[:SHOWN] for n, p in rows.items()}, captions[:SHOWN])
     return {
         name: {"to the picture": apart(made, before), "to the ideal": apart(made, ideal)}
         for name, made in rows.items()
