@@ -148,7 +148,7 @@ class Method(Parameters):
         guided: Whether it is nothing without guidance above 1.
         reads_prompts: Whether the controls depend on the prompts.
         uses_mask: Whether a mask that the user gives means something to it.
-        object_words: Name of the parameter that takes the words of the edited object, if it has one.
+        object_words: Name of the parameter for the words of the edited object, if it has one.
         instructs: Whether prompts are instructions, for models that see the picture to change.
         own_steps: Number of steps it is made for, if that is not everyone's.
         seeded: Whether edits of an inverted image depend on the seed; if not, edits with different
