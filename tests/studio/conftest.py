@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import threading
 from pathlib import Path
 
@@ -37,10 +38,22 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def address(service):
+def port():
+    """Ask the system for a free port; two test runs that both count up from 7860 can meet there."""
+
+    def free() -> int:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            return int(listening.getsockname()[1])
+
+    return free
+
+
+@pytest.fixture(scope="package")
+def address(service, port):
     from freeprompt.studio.page import launch
 
-    page, address = launch(service, wait=False)
+    page, address = launch(service, port=port(), wait=False)
     yield address
     page.close(verbose=False)
 

@@ -28,8 +28,8 @@ async def talk(address):
         return {tool.name: tool for tool in tools}, answer.content[0].text
 
 
-def test_the_tools_are_described_and_answer(service):
-    page, address = launch(service, mcp=True, wait=False)
+def test_the_tools_are_described_and_answer(service, port):
+    page, address = launch(service, port=port(), mcp=True, wait=False)
     try:
         with ThreadPoolExecutor(1) as thread:  # a browser of another test has this thread's loop
             tools, answer = thread.submit(asyncio.run, talk(address)).result()

@@ -264,8 +264,8 @@ def test_the_functions_over_http(address, photo):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_page_with_a_password_answers_nobody_else(service):
-    page, address = launch(service, auth=("me", "secret"), wait=False)
+def test_a_page_with_a_password_answers_nobody_else(service, port):
+    page, address = launch(service, port=port(), auth=("me", "secret"), wait=False)
     try:
         with httpx.Client(base_url=address, trust_env=False) as visitor:
             assert visitor.get("/config").status_code == 401
