@@ -1,7 +1,7 @@
 """What a batch costs beside the edits themselves: by engine, and in memory as manifests grow.
 
     python benchmarks/batch.py                  # emoji-sd, 24 real images, local, pool and ray
-    python benchmarks/batch.py --tiny --steps 1 --images 60         # milliseconds around an edit
+    python benchmarks/batch.py --tiny --steps 2 --images 60         # milliseconds around an edit
     python benchmarks/batch.py --memory         # 10,000 tiny edits in one process: the peak
     python benchmarks/batch.py --manifest --rows 1000000    # reading and sorting a manifest
     python benchmarks/batch.py --writer         # how fast the one that writes is
@@ -100,7 +100,7 @@ def measured(
         manifest=str(manifest),
         out=out,
         setup=setup,
-        defaults=Defaults(steps=steps),
+        defaults=Defaults(steps=steps, method="fpe" if model == "emoji-sd" else "sdedit"),
         engine=engine,
     )
     run(asked, clock)
