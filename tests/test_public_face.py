@@ -53,7 +53,7 @@ NEED_AN_EXTRA = {  # imported by `studio.page.build` only, which says what to in
     f"freeprompt.studio.{name}"
     for name in (
         *("attention_tab", "compare_tab", "controls", "edit_tab", "interface", "layers_tab"),
-        *("parts", "scoreboard_tab"),
+        *("parts", "runs", "scoreboard_tab"),
     )
 }
 BARE = [name for name in MODULES if name not in NEED_AN_EXTRA]

@@ -91,9 +91,7 @@ def test_seeds_with_a_real_image(editor, seed) -> None:
     refused(editor, ConfigError, "seed", image=photo(), seed=seed)
 
 
-@pytest.mark.parametrize(
-    "guidance", [-1, -0.1, float("nan"), float("inf"), "x", "7.5", True, 1j]
-)
+@pytest.mark.parametrize("guidance", [-1, -0.1, float("nan"), float("inf"), "x", "7.5", True, 1j])
 def test_guidance(editor, guidance) -> None:
     refused(editor, ConfigError, "guidance must be a number of at least 0", guidance=guidance)
 
