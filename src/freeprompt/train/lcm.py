@@ -9,10 +9,10 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from freeprompt.errors import MissingDependency
 from freeprompt.train.config import LCMConfig, Preset, TrainConfig
 from freeprompt.train.data import Seeds, batches
 from freeprompt.train.evaluate import load_pipeline
@@ -128,13 +128,29 @@ class LCMTask:
         return float((x - self.paths.ends(chosen).to(self.device)).square().mean().sqrt())
 
 
+def imported_peft() -> Any:
+    """Import peft, which is an extra.
+
+    Raises:
+        MissingDependency: if it is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingDependency(
+            "Distillation trains a LoRA and needs the package peft, which is not installed: "
+            "pip install 'freeprompt[lora]'."
+        ) from error
+    return peft
+
+
 def add_lora(unet: Any, sizes: LCMConfig) -> nn.Module:
     """Add a LoRA to every attention and residual block; return its parameters as a module.
 
     The module holds the very parameters that the network computes with.
     """
     unet.add_adapter(
-        LoraConfig(
+        imported_peft().LoraConfig(
             r=sizes.rank,
             lora_alpha=sizes.rank,
             target_modules=list(LAYERS),
@@ -160,7 +176,9 @@ def train_lcm(
     Raises:
         ModelError: if the pipeline cannot be loaded.
         ConfigError: if the run cannot be started or resumed.
+        MissingDependency: if peft is not installed.
     """
+    imported_peft()
     folder = run.folder / "paths"
     build_paths(load_pipeline(teacher, device), preset.lcm, config, folder, run.stop, run.report)
     torch.manual_seed(Seeds.PATHS + config.seed)
@@ -194,7 +212,8 @@ def export_lcm(
     lora = add_lora(unet, preset.lcm)
     for parameter, average in zip(lora.parameters(), averages, strict=True):
         parameter.data = average
-    named = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=NAME))
+    state = imported_peft().get_peft_model_state_dict(unet, adapter_name=NAME)
+    named = convert_state_dict_to_diffusers(state)
     tensors = {f"unet.{name}": value.float() for name, value in named.items()}
     if rank is not None:
         tensors = cut(tensors, rank)
