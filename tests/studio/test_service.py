@@ -17,6 +17,7 @@ from freeprompt.core import Progress
 from freeprompt.errors import ConfigError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
+from freeprompt.models.defaults import Defaults
 from freeprompt.studio.controls import panel
 from freeprompt.studio.jobs import LONGEST_LINE, Desk, Done, Failed, Job, Step, Stopped
 from freeprompt.studio.page import check_address, launch
@@ -218,6 +219,19 @@ class TestControls:
         assert made.given("fpe", values) == {"share": 0.5}
         assert made.given("p2p", values) == {"cross": 0.9}
         assert made.given("sdedit", values) == {}
+
+    def test_a_models_own_layers_stand_in_the_place_of_the_papers(self):
+        import gradio as gr
+
+        usual = Defaults(origin="a test", sites="self:all")
+        with gr.Blocks(analytics_enabled=False):
+            made = panel(METHODS, "fpe", usual)
+        place = made.fields.index(("fpe", "sites"))
+        assert made.components[place].value == "self:all"
+        assert made.given("fpe", made.defaults) == {}  # the editor fills in the same
+        chosen = list(made.defaults)
+        chosen[place] = "self:below-top"
+        assert made.given("fpe", chosen) == {"sites": "self:below-top"}
 
 
 class TestAddress:

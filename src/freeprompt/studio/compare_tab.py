@@ -7,6 +7,7 @@ import gradio as gr
 from freeprompt.api.compare import Comparison, compare
 from freeprompt.core.loop import Callback
 from freeprompt.methods import METHODS
+from freeprompt.models.defaults import defaults_of
 from freeprompt.studio.parts import BUTTONS, PRIVATE, bar, number, whole
 from freeprompt.studio.runs import Order, Runner, Updates
 from freeprompt.studio.service import Service
@@ -23,6 +24,7 @@ class CompareTab:
 
     def __init__(self, service: Service):
         self.service, self.runner = service, Runner(service, "compare")
+        usual = defaults_of(self.service.editor.model)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.source = gr.Textbox("a red car on the street", label="Source prompt")
@@ -36,9 +38,11 @@ class CompareTab:
                 everything = gr.Button("Choose all", size="sm")
                 with gr.Row():
                     self.steps = gr.Slider(
-                        1, 200, value=50, step=1, label="Steps", elem_id="compare-steps"
+                        1, 200, value=usual.steps, step=1, label="Steps", elem_id="compare-steps"
                     )
-                    self.guidance = gr.Slider(0, 20, value=7.5, step=0.1, label="Guidance")
+                    self.guidance = gr.Slider(
+                        0, 20, value=usual.guidance, step=0.1, label="Guidance"
+                    )
                     self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
                 self.runner.buttons("Compare")
             with gr.Column(scale=3, min_width=320):

@@ -6,8 +6,10 @@ from typing import Any
 
 import gradio as gr
 
+from freeprompt.api.defaults import own_layers
 from freeprompt.core.params import Parameters, Spec
 from freeprompt.core.registry import Registry
+from freeprompt.models.defaults import Defaults
 
 
 def control(owner: type[Parameters], name: str, spec: Spec, default: Any) -> Any:
@@ -65,11 +67,17 @@ class Panel:
         return [gr.update(visible=name == member) for name in self.groups]
 
 
-def panel(registry: Registry[Any], shown: str) -> Panel:
-    """Make the controls of all members of a registry, those of `shown` visible."""
+def panel(registry: Registry[Any], shown: str, usual: Defaults | None = None) -> Panel:
+    """Make the controls of all members of a registry, those of `shown` visible.
+
+    Args:
+        registry: Methods or inversions.
+        shown: Name of the member that is visible.
+        usual: What suits the model; its layers stand in the place of the methods' own.
+    """
     groups, fields, components, defaults = {}, [], [], []
     for member, owner in registry.items():
-        values = owner().to_dict()
+        values = owner().to_dict() | own_layers(usual, member, {})
         with gr.Group(visible=member == shown) as groups[member]:
             for name, spec in owner.specs().items():
                 fields.append((member, name))

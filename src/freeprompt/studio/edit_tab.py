@@ -10,6 +10,7 @@ from freeprompt.api import EditResult
 from freeprompt.errors import FreepromptError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
+from freeprompt.models.defaults import defaults_of
 from freeprompt.picture import open_image
 from freeprompt.studio.controls import panel
 from freeprompt.studio.jobs import Step
@@ -43,6 +44,7 @@ class EditTab:
         self._wire()
 
     def _wishes(self) -> None:
+        usual = defaults_of(self.service.editor.model)
         self.source = gr.Textbox(
             EXAMPLES[0][0],
             label="Source prompt",
@@ -80,13 +82,15 @@ class EditTab:
         self.target_problem = problem("target-problem")
         self.method = gr.Dropdown(list(METHODS), value="fpe", label="Method", elem_id="method")
         with gr.Row():
-            self.steps = gr.Slider(1, 200, value=50, step=1, label="Steps", elem_id="steps")
+            self.steps = gr.Slider(
+                1, 200, value=usual.steps, step=1, label="Steps", elem_id="steps"
+            )
             self.guidance = gr.Slider(
-                0, 20, value=7.5, step=0.1, label="Guidance", elem_id="guidance"
+                0, 20, value=usual.guidance, step=0.1, label="Guidance", elem_id="guidance"
             )
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
         with gr.Accordion("Parameters of the method", open=False):
-            self.parameters = panel(METHODS, "fpe")
+            self.parameters = panel(METHODS, "fpe", usual)
         with gr.Accordion("Inversion of an image", open=False):
             self.inversion = gr.Dropdown([OWN, *INVERSIONS], value=OWN, label="Inversion")
             self.inverting = panel(INVERSIONS, OWN)
