@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from freeprompt.bench import Contender, Data, Dataset, Results, Store, runner
+from freeprompt.bench.contenders import TUNING_FREE
 from freeprompt.bench.items import FileItem
 from freeprompt.bench.runner import jobs, run
 from freeprompt.errors import ConfigError, SaveError
-from freeprompt.methods import METHODS
 
 MEASURED = {"seconds", "peak_mib"}
 
@@ -189,12 +189,12 @@ def test_a_damaged_line_is_named(finished, tmp_path) -> None:
         Store(tmp_path / "nowhere").rows()
 
 
-def test_every_registered_method_can_be_scored(plan, full_model, tmp_path) -> None:
+def test_every_method_can_be_scored(plan, full_model, tmp_path) -> None:
     few = {"steps": 2, "guidance": 3.0}
-    every = tuple(Contender(method=name, **few) for name in METHODS)
+    every = tuple(Contender(method=name, **few) for name in TUNING_FREE)
     data = replace(plan.data, cells=("color",))
     rows = run(replace(plan, model=str(full_model), contenders=every, data=data), tmp_path).rows()
-    assert {row["label"].split()[0] for row in rows} == set(METHODS)
+    assert {row["label"].split()[0] for row in rows} == set(TUNING_FREE)
     assert {row["label"]: row["error"] for row in rows if row["error"]} == {}
 
 

@@ -29,6 +29,9 @@ BASELINES: dict[str, str] = {
 }
 """What stands in every table beside the methods, so that their figures can be read."""
 
+TUNING_FREE = tuple(m for m, cls in METHODS.items() if not (cls.trains or cls.instructs))
+"""What "*" stands for: methods that edit to a prompt without training. The others are named."""
+
 PICTURES = "pictures"
 """The contender whose edits were made elsewhere and lie in a folder; see `pictures`."""
 
@@ -203,9 +206,9 @@ def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
     """Build the contenders of one [[grid]] of a plan: the product of all lists in it.
 
     Args:
-        table: `method` (a name, several, or "*" for all), and optionally `inversion`, `steps`,
-            `guidance`, `prompt`, `hints`, `tag`, `tracks`, and tables `set` and `set_inversion` of
-            parameters. A list means every one of its values.
+        table: `method` (a name, several, or "*" for all of `TUNING_FREE`), and optionally
+            `inversion`, `steps`, `guidance`, `prompt`, `hints`, `tag`, `tracks`, and tables `set`
+            and `set_inversion` of parameters. A list means every one of its values.
 
     Raises:
         ConfigError: for an unknown name or a value that cannot be used.
@@ -221,7 +224,7 @@ def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
     for track in tracks:
         if track not in TRACKS:
             raise unknown(ConfigError, "track", str(track), TRACKS)
-    given["method"] = _all(given["method"], METHODS)
+    given["method"] = _all(given["method"], TUNING_FREE)
     if "inversion" in given:
         given["inversion"] = _all(given["inversion"], INVERSIONS)
     for name in AXES:
@@ -284,7 +287,7 @@ def _check_parameters(axes: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _all(given: Any, known: Iterable[str]) -> list[str]:
-    """A name or several; "*" stands for all that are registered."""
+    """A name or several; "*" stands for all there are."""
     return [name for one in _several(given) for name in (known if one == "*" else [one])]
 
 
