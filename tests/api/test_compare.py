@@ -32,8 +32,9 @@ def generated(editor):
 
 
 def test_all_methods_work_on_a_generated_source(generated):
-    assert [e.method for e in generated.entries] == list(METHODS)
-    assert [e.refused for e in generated.entries] == [""] * len(METHODS)
+    fitting = [name for name, method in METHODS.items() if not method.instructs]
+    assert [e.method for e in generated.entries] == fitting
+    assert [e.refused for e in generated.entries] == [""] * len(fitting)
 
 
 def test_the_source_is_the_same_for_all(editor, generated):

@@ -189,7 +189,7 @@ def test_a_pipe_gets_lines_and_nothing_else(piped) -> None:
     place, done = piped
     assert done.returncode == 0
     assert done.stderr == ""
-    assert not set(done.stdout) & CONTROL and len(done.stdout.splitlines()) == 5
+    assert not set(done.stdout) & CONTROL and len(done.stdout.splitlines()) == 6
     assert (place / "out" / "result.json").exists()
 
 

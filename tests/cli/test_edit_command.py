@@ -42,7 +42,8 @@ def files_in(folder):
 def test_a_generated_image(freeprompt, here) -> None:
     end = freeprompt(*GENERATED, "--model", "tiny-sd", "--seed", 7)
     assert (end.code, end.err) == (0, "")
-    first, *rest = end.out.splitlines()
+    first, second, *rest = end.out.splitlines()
+    assert second.strip() == "defaults of tiny-sd in the catalogue: guidance 7.5"
     assert first.startswith(
         "fpe on tiny-sd: 11 attention maps shared (11 sites x 1 steps), 8 sample-forwards, "
     )
@@ -116,8 +117,9 @@ def test_every_option_reaches_the_edit(freeprompt, here) -> None:
     )
     assert (p["steps"], p["guidance"], p["seed"], p["size"]) == (3, 2.5, 9, [24, 32])
     assert (p["dtype"], p["device"], p["method"]) == ("bfloat16", "cpu", "fpe")
-    wanted = {"share": 0.7, "sites": "self:all", "half": "both", "replay": False, "record": "none"}
-    assert p["parameters"] == wanted and p["edited_pairs"] == 2 * 7
+    wanted = {"share": 0.7, "sites": "self:all", "half": "both", "replay": False}
+    assert p["parameters"] == {**wanted, "start": 0.0, "record": "none"}
+    assert p["edited_pairs"] == 2 * 7
 
 
 def test_every_option_of_a_real_image(freeprompt, here, image) -> None:
