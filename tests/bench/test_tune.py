@@ -25,6 +25,10 @@ def test_the_same_budget_for_every_method(method) -> None:
         METHODS[method].build(settings)
 
 
+def test_what_only_trades_cost_stays() -> None:
+    assert not any("record" in settings for settings in candidates("fpe", 20))
+
+
 def test_what_is_drawn_varies() -> None:
     shares = {settings["share"] for settings in candidates("fpe", 20)[1:]}
     assert len(shares) == 19

@@ -8,6 +8,7 @@ from torch import nn
 from freeprompt.core import SOURCE as SOURCE_ROWS
 from freeprompt.core import TARGET as TARGET_ROWS
 from freeprompt.core import TRIPLE, Record, Share, Sites, Tape, Window, denoise
+from freeprompt.errors import ConfigError
 from freeprompt.inversion import DDIMInversion
 from freeprompt.methods import FPE, Task
 from freeprompt.models import adapt
@@ -257,3 +258,9 @@ def test_without_guidance_there_are_no_unconditional_rows_and_it_edits(model, gu
     plain = FPE(share=0)(model, task(noise(), guidance=guidance))
     assert gap(edited.targets, plain.targets) > 1e-4
     assert torch.equal(edited.source, plain.source)
+
+
+def test_a_window_that_is_empty_is_refused():
+    with pytest.raises(ConfigError, match=r"begins at start=0.6 and ends at share=0.5"):
+        FPE(share=0.5, start=0.6)
+    assert FPE(share=0.0).start == 0.0  # plain generation, as before

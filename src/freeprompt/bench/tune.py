@@ -30,7 +30,8 @@ def candidates(method: str, trials: int, seed: int = 0) -> list[Settings]:
 
     Numbers with a lower and an upper bound are drawn evenly between them, choices and switches
     evenly, selections of self-attention layers from the default and `SELECTIONS`. Texts, other
-    layers and numbers without an upper bound stay at their defaults.
+    layers and numbers without an upper bound stay at their defaults, as do parameters that trade
+    cost for exactness (`Method.untuned`).
 
     Args:
         method: Name of a method.
@@ -60,7 +61,11 @@ def candidates(method: str, trials: int, seed: int = 0) -> list[Settings]:
 def _ranges(method: str) -> dict[str, tuple[Spec, Any]]:
     defaults = {f.name: f.default for f in fields(METHODS[method])}
     specs = METHODS[method].specs()
-    return {n: (s, defaults[n]) for n, s in specs.items() if _bounded(s, defaults[n])}
+    return {
+        name: (spec, defaults[name])
+        for name, spec in specs.items()
+        if _bounded(spec, defaults[name]) and name not in METHODS[method].untuned
+    }
 
 
 def _bounded(spec: Spec, default: Any) -> bool:

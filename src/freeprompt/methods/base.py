@@ -150,6 +150,7 @@ class Method(Parameters):
         uses_mask: Whether a mask that the user gives means something to it.
         object_words: Name of the parameter for the words of the edited object, if it has one.
         instructs: Whether prompts are instructions, for models that see the picture to change.
+        untuned: Parameters that trade cost for exactness, which a search for the best leaves alone.
         own_steps: Number of steps it is made for, if that is not everyone's.
         seeded: Whether edits of an inverted image depend on the seed; if not, edits with different
             seeds may be made together.
@@ -166,6 +167,7 @@ class Method(Parameters):
     uses_mask: ClassVar[bool] = False
     object_words: ClassVar[str | None] = None
     instructs: ClassVar[bool] = False
+    untuned: ClassVar[tuple[str, ...]] = ()
     own_steps: ClassVar[int | None] = None
     seeded: ClassVar[bool] = True
     trains: ClassVar[bool] = False

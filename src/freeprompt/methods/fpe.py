@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from freeprompt.core import Control, Model, Record, Share, Sites, Tape, Window, step_count
 from freeprompt.core.params import param
+from freeprompt.errors import ConfigError
 from freeprompt.methods.base import METHODS, Task
 from freeprompt.methods.two_branch import TwoBranch
 
@@ -60,6 +61,16 @@ class FPE(TwoBranch):
         choices=("none", "inversion"),
         source="ours",
     )
+
+    untuned = ("record",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start and self.start >= self.share:
+            raise ConfigError(
+                f"fpe would share nothing: it begins at start={self.start:g} and ends at "
+                f"share={self.share:g} of the steps. Give a start below the share."
+            )
 
     @property
     def reads_uncond(self) -> bool:
