@@ -18,6 +18,7 @@ from freeprompt.errors import ConfigError, FreepromptError
 from freeprompt.images import grid, notice, save_png, to_images, write_json
 from freeprompt.methods import METHODS, Task
 from freeprompt.methods.base import generated_source
+from freeprompt.models import UNetModel
 from freeprompt.models.defaults import defaults_of
 from freeprompt.picture import ImageInput, open_image
 
@@ -165,9 +166,8 @@ def compare(
         ConfigError: if there is no source, no method, or settings for a method not compared.
     """
     names, given = chosen_methods(methods), dict(settings or {})
-    if methods == "all":  # those that this kind of model is for
-        instructs = editor.model.takes == "picture"
-        names = tuple(name for name in names if METHODS[name].instructs == instructs)
+    if methods == "all":
+        names = fitting_methods(editor.model)
     stray = sorted(given.keys() - set(names))
     if stray:
         raise ConfigError(
@@ -186,6 +186,12 @@ def compare(
     entries = tuple(bench.run(name, given.get(name, {}), begin(name)) for name in names)
     label = "source: a real image" if image is not None else f"source: {source}"
     return Comparison(target=target, label=label, source=bench.picture(), entries=entries)
+
+
+def fitting_methods(model: UNetModel) -> tuple[str, ...]:
+    """Return the methods that are for this kind of model: to a prompt, or by instruction."""
+    instructs = model.takes == "picture"
+    return tuple(name for name, method in METHODS.items() if method.instructs == instructs)
 
 
 @dataclass

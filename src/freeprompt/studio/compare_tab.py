@@ -4,9 +4,8 @@ from typing import Any
 
 import gradio as gr
 
-from freeprompt.api.compare import Comparison, compare
+from freeprompt.api.compare import Comparison, compare, fitting_methods
 from freeprompt.core.loop import Callback
-from freeprompt.methods import METHODS
 from freeprompt.models.defaults import defaults_of
 from freeprompt.studio.parts import BUTTONS, PRIVATE, bar, number, whole
 from freeprompt.studio.runs import Order, Runner, Updates
@@ -25,6 +24,7 @@ class CompareTab:
     def __init__(self, service: Service):
         self.service, self.runner = service, Runner(service, "compare")
         usual = defaults_of(self.service.editor.model)
+        fitting = list(fitting_methods(self.service.editor.model))
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self.source = gr.Textbox("a red car on the street", label="Source prompt")
@@ -33,7 +33,10 @@ class CompareTab:
                 )
                 self.target = gr.Textbox("a blue car on the street", label="Target prompt")
                 self.methods = gr.CheckboxGroup(
-                    list(METHODS), value=list(FIRST), label="Methods", elem_id="compare-methods"
+                    fitting,
+                    value=[name for name in fitting if name in FIRST],
+                    label="Methods",
+                    elem_id="compare-methods",
                 )
                 everything = gr.Button("Choose all", size="sm")
                 with gr.Row():
@@ -61,9 +64,7 @@ class CompareTab:
                     interactive=False,
                     wrap=True,
                 )
-        everything.click(
-            lambda: list(METHODS), None, self.methods, trigger_mode="multiple", **PRIVATE
-        )
+        everything.click(lambda: fitting, None, self.methods, trigger_mode="multiple", **PRIVATE)
         self.runner.wire(
             self._order,
             [

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from freeprompt.api import EditResult
+from freeprompt.api.compare import fitting_methods
 from freeprompt.errors import FreepromptError
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
@@ -80,7 +81,9 @@ class EditTab:
             elem_id="targets",
         )
         self.target_problem = problem("target-problem")
-        self.method = gr.Dropdown(list(METHODS), value="fpe", label="Method", elem_id="method")
+        fitting = list(fitting_methods(self.service.editor.model))
+        first = "fpe" if "fpe" in fitting else fitting[0]
+        self.method = gr.Dropdown(fitting, value=first, label="Method", elem_id="method")
         with gr.Row():
             self.steps = gr.Slider(
                 1, 200, value=usual.steps, step=1, label="Steps", elem_id="steps"
@@ -90,7 +93,7 @@ class EditTab:
             )
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
         with gr.Accordion("Parameters of the method", open=False):
-            self.parameters = panel(METHODS, "fpe", usual)
+            self.parameters = panel(METHODS, first, usual)
         with gr.Accordion("Inversion of an image", open=False):
             self.inversion = gr.Dropdown([OWN, *INVERSIONS], value=OWN, label="Inversion")
             self.inverting = panel(INVERSIONS, OWN)
