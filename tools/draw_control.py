@@ -26,7 +26,7 @@ from freeprompt.world import ANIMALS, Scene
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images" / "control"
-MEASURED, SHOWN, EDITED = 6, 6, 4
+MEASURED, SHOWN, EDITED = 24, 6, 16
 SIDE, STEPS, GUIDANCE = 64, 20, 5.0
 KINDS = ("controlnet", "adapter")
 
