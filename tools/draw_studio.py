@@ -21,10 +21,7 @@ LOADED = "[...document.images].every((image) => image.complete && image.naturalW
 
 
 def edit(page: Any) -> None:
-    """Edit the first example, with the layers that suit a small model."""
-    page.get_by_text("Parameters of the method").click()
-    page.locator("#FPE-sites textarea, #FPE-sites input").first.fill("self:all")
-    page.get_by_text("Parameters of the method").click()
+    """Edit the first example."""
     began = time.monotonic()
     page.locator("#edit-go").click()
     page.locator("#preview img").wait_for(timeout=PATIENCE)

@@ -6,9 +6,9 @@ import pytest
 from tests.cli.conftest import freeprompt, here  # noqa: F401
 
 from freeprompt.bench import BASELINES, find_plan, read_plan, shipped_plans
+from freeprompt.bench.contenders import TUNING_FREE
 from freeprompt.errors import ConfigError
 from freeprompt.inversion import INVERSIONS
-from freeprompt.methods import METHODS
 
 PLAN = """
 model = "{model}"
@@ -75,7 +75,7 @@ def test_data_sets_are_listed(freeprompt) -> None:  # noqa: F811
 def test_shipped_plans_name_everybody_by_themselves() -> None:
     plans = {name: read_plan(path) for name, path in shipped_plans().items()}
     assert set(plans) == {"emojiedit", "inversions", "pie-bench", "protection"}
-    assert [c.method for c in plans["emojiedit"].contenders] == [*BASELINES, *METHODS]
+    assert [c.method for c in plans["emojiedit"].contenders] == [*BASELINES, *TUNING_FREE]
     assert {c.inversion for c in plans["inversions"].contenders} == {None, *INVERSIONS}
     assert plans["pie-bench"].metrics["ways"] == ["area", "pie"]
 
