@@ -131,15 +131,21 @@ def judge(
     train_judge(sizes, config, _run(run, resume, minutes), where)
 
 
+def _embedded() -> Path:
+    """Return the folder of the model that ships."""
+    from freeprompt.models.catalog import CATALOG
+
+    return Path(str(CATALOG["emoji-sd"].source))
+
+
 def _conditioned(
     kind: str, run: "Run", base: Path | None, preset: str, device: Any, options: dict[str, Any]
 ) -> None:
     """Train what sees a second picture, on the embedded model unless another is named."""
-    from freeprompt.models.catalog import CATALOG
     from freeprompt.train.hints import train_hints
     from freeprompt.train.instruct import train_instruct
 
-    folder = Path(str(CATALOG["emoji-sd"].source)) if base is None else base
+    folder = _embedded() if base is None else base
     if kind == "instruct":
         made = train_instruct(folder, run, device, preset, **options)
     else:
@@ -224,22 +230,11 @@ def lcm(
     device: Device = "auto",
 ) -> None:
     """Distil a model into a LoRA that draws in one to eight steps; for --lora."""
-    from importlib.util import find_spec
-
-    from freeprompt.errors import MissingDependency
-    from freeprompt.models import CATALOG
-
-    if find_spec("peft") is None:
-        raise MissingDependency(
-            "Distilling needs the package peft, which is not installed: pip install "
-            "'freeprompt[lora]'."
-        )
-
     from freeprompt.train.config import preset as find
     from freeprompt.train.config import with_options
     from freeprompt.train.lcm import export_lcm, train_lcm
 
-    sizes, source = find(preset), teacher or Path(str(CATALOG["emoji-sd"].source))
+    sizes, source = find(preset), teacher or _embedded()
     config = with_options(sizes.lcm_train, steps=steps, batch=batch, rate=rate, seed=seed)
     where = _prepare(device, config.threads)
     train_lcm(sizes, config, _run(run, resume, minutes), source, where)

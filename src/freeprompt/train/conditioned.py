@@ -135,6 +135,17 @@ class ConditionedTask:
         """Return what stands for no second picture; None if the base answers then."""
 
     @abstractmethod
+    def stock(self) -> Any:
+        """Return the stock pipeline with what is trained."""
+
+    def parts(self) -> dict[str, Any]:
+        """Return the base's parts for a stock pipeline, which checks no pictures."""
+        names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+        parts = {name: getattr(self.base.pipe, name) for name in names}
+        without = {"safety_checker": None, "feature_extractor": None}
+        return {**parts, **without, "requires_safety_checker": False}
+
+    @abstractmethod
     def show(self, folder: Path, step: int) -> None:
         """Draw a picture sheet."""
 

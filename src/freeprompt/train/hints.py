@@ -66,10 +66,6 @@ class HintTask(ConditionedTask):
         scenes = [scene_at(self.check_seed, i) for i in range(count)]
         return self.held_out[1][:count], [scene.caption() for scene in scenes]
 
-    def stock(self) -> Any:
-        """Return the stock pipeline with what is trained."""
-        raise NotImplementedError
-
     def show(self, folder: Path, step: int) -> None:
         """Draw control images above what is drawn with and without them."""
         masks, captions = self.shown()
@@ -79,12 +75,6 @@ class HintTask(ConditionedTask):
         generators = [step_generator(Seeds.PROMPTS, i) for i in range(len(captions))]
         plain = as_arrays(self.base.pipe, generator=generators, **plan)
         sheet(folder / f"sheet-{step:07d}.png", [masks.numpy(), given, plain], captions)
-
-    def parts(self) -> dict[str, Any]:
-        """Return the base's parts for a stock pipeline."""
-        names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-        parts = {name: getattr(self.base.pipe, name) for name in names}
-        return {**parts, "safety_checker": None, "feature_extractor": None}
 
 
 class ControlNetTask(HintTask):
@@ -111,9 +101,7 @@ class ControlNetTask(HintTask):
         return answer
 
     def stock(self) -> Any:
-        return StableDiffusionControlNetPipeline(
-            **self.parts(), controlnet=self.net, requires_safety_checker=False
-        )
+        return StableDiffusionControlNetPipeline(**self.parts(), controlnet=self.net)
 
     def export(self, folder: Path) -> Path:
         self.net.save_pretrained(folder / "controlnet")
@@ -141,9 +129,7 @@ class AdapterTask(HintTask):
         return answer
 
     def stock(self) -> Any:
-        return StableDiffusionAdapterPipeline(
-            **self.parts(), adapter=self.net, requires_safety_checker=False
-        )
+        return StableDiffusionAdapterPipeline(**self.parts(), adapter=self.net)
 
     def export(self, folder: Path) -> Path:
         self.net.save_pretrained(folder / "adapter")

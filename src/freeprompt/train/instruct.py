@@ -112,15 +112,7 @@ class InstructTask(ConditionedTask):
         return answer
 
     def stock(self) -> Any:
-        names = ("vae", "text_encoder", "tokenizer", "scheduler")
-        parts = {name: getattr(self.base.pipe, name) for name in names}
-        return StableDiffusionInstructPix2PixPipeline(
-            **parts,
-            unet=self.unet,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        return StableDiffusionInstructPix2PixPipeline(**(self.parts() | {"unet": self.unet}))
 
     def show(self, folder: Path, step: int) -> None:
         """Draw pictures, what is made of them, and the ideal edits."""
