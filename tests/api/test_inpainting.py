@@ -2,7 +2,11 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionInpaintPipeline
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionXLInpaintPipeline,
+)
 from PIL import Image
 from tests.api.samples import SOURCE, TARGET, photo, same, small_sd, start_noise, state_of
 
@@ -13,6 +17,7 @@ from freeprompt.errors import ConfigError, UnsupportedModel
 from freeprompt.images import to_tensor
 from freeprompt.methods import METHODS
 from freeprompt.models import adapt
+from freeprompt.models.tiny import tiny_sdxl
 
 STEPS = 3
 
@@ -28,18 +33,27 @@ def editor():
     return fp.Editor(small_sd(in_channels=9), name="inpainting")
 
 
-@torch.no_grad()
-def test_the_network_is_told_what_the_stock_pipeline_tells_it(editor):
-    pipe = editor.pipe
+def plain(pipe):
+    """The inpainting pipeline of diffusers, of the same parts."""
     names = ("vae", "text_encoder", "tokenizer", "unet")
-    whole = StableDiffusionInpaintPipeline(
-        **{name: getattr(pipe, name) for name in names},
-        scheduler=DDIMScheduler.from_config(pipe.scheduler.config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    checker = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    kind, more = StableDiffusionInpaintPipeline, checker
+    if hasattr(pipe, "text_encoder_2"):
+        names += ("text_encoder_2", "tokenizer_2")
+        kind, more = StableDiffusionXLInpaintPipeline, {"add_watermarker": False}
+    parts = {name: getattr(pipe, name) for name in names}
+    whole = kind(**parts, scheduler=DDIMScheduler.from_config(pipe.scheduler.config), **more)
     whole.set_progress_bar_config(disable=True)
+    return whole
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+@torch.no_grad()
+def test_the_network_is_told_what_the_stock_pipeline_tells_it(editor, family):
+    if family == "sdxl":
+        pipe = tiny_sdxl(in_channels=9, sample_size=8, vae_channels=(8, 8))
+        editor = fp.Editor(pipe, name="inpainting")
+    whole = plain(editor.pipe)
     image, painted = photo(16, 16), mask((0, 0, 9, 16), (16, 16))
     from freeprompt.api.steering import steered
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from PIL import Image
 from safetensors.torch import save_file
 from tests.models.single_files import original, write, write_config, write_header
 
@@ -25,7 +26,16 @@ from freeprompt.models.stored import open_weights
 from freeprompt.models.tiny import tiny_sd, tiny_sdxl
 from freeprompt.models.walk import unet_sites
 
-NAMES = ("sd1", "sd2", "sdxl")
+NAMES = {  # with the class of each pipeline
+    "sd1": diffusers.StableDiffusionPipeline,
+    "sd2": diffusers.StableDiffusionPipeline,
+    "sdxl": diffusers.StableDiffusionXLPipeline,
+    "sd1-inpainting": diffusers.StableDiffusionInpaintPipeline,
+    "sd2-inpainting": diffusers.StableDiffusionInpaintPipeline,
+    "sdxl-inpainting": diffusers.StableDiffusionXLInpaintPipeline,
+    "sd1-instruct": diffusers.StableDiffusionInstructPix2PixPipeline,
+    "sdxl-instruct": diffusers.StableDiffusionXLInstructPix2PixPipeline,
+}
 SOURCE, TARGET = "a red dog", "a blue cat"
 
 
@@ -38,9 +48,19 @@ class Saved:
 
 
 def build(name):
-    if name == "sdxl":
-        return tiny_sdxl(sample_size=8, second_width=48)  # as in SDXL, the widths differ
-    return tiny_sd(sample_size=8, prediction="v_prediction" if name == "sd2" else "epsilon")
+    family, _, what = name.partition("-")
+    inputs = {"": 4, "inpainting": 9, "instruct": 8}[what]
+    if family == "sdxl":  # as in SDXL, the widths differ
+        plain = tiny_sdxl(sample_size=8, second_width=48, in_channels=inputs)
+        more = {"add_watermarker": False}
+    else:
+        prediction = "v_prediction" if name == "sd2" else "epsilon"
+        plain = tiny_sd(sample_size=8, prediction=prediction, in_channels=inputs)
+        more = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    parts = {part: module for part, module in plain.components.items() if module is not None}
+    pipe = NAMES[name](**parts, **more)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +72,7 @@ def saved(tmp_path_factory):
         pipe.save_pretrained(place / "folder")
         found[name] = Saved(
             pipe,
-            write(pipe, place / "model.safetensors", open_clip=name == "sd2"),
+            write(pipe, place / "model.safetensors", open_clip=name.startswith("sd2")),
             place / "folder",
             write_config(pipe, place / "config"),
         )
@@ -64,9 +84,21 @@ def sd1(saved):
     return saved["sd1"]
 
 
+HALF = [0] * 128 + [255] * 128  # of a gradient: the lower half is white
+
+
+def photo(mode="RGB"):
+    return Image.linear_gradient("L").resize((64, 64)).convert(mode)
+
+
 def picture(pipe):
     editor = Editor(pipe, name="x")
-    result = editor.edit(TARGET, source=SOURCE, steps=2, seed=1, share=0.5)
+    how = {
+        "text": {"source": SOURCE, "share": 0.5},
+        "picture": {"image": photo(), "method": "instruct-pix2pix"},
+        "room": {"image": photo(), "method": "fpe-protect", "mask": photo("L").point(HALF)},
+    }[editor.model.takes]
+    result = editor.edit(TARGET, steps=2, seed=1, **how)
     return [image.tobytes() for image in (result.source, *result.images)]
 
 
@@ -85,6 +117,7 @@ def refusal(path, kind=ModelError, **options):
 def test_a_single_file_draws_what_the_folder_draws(saved, name):
     one = load_pipeline(saved[name].file, config=saved[name].config, device="cpu")
     other = load_pipeline(saved[name].folder, device="cpu")
+    assert type(one) is type(other) is NAMES[name]
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if hasattr(other, part):
             ours, theirs = getattr(one, part).state_dict(), getattr(other, part).state_dict()
@@ -94,11 +127,37 @@ def test_a_single_file_draws_what_the_folder_draws(saved, name):
     assert picture(one) == picture(saved[name].pipe)
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "inputs"), [("sd1-inpainting", "sd1", 9), ("sd1", "sd1-inpainting", 4)]
+)
+def test_input_channels_are_the_files_whatever_the_config_says(saved, name, other, inputs):
+    """A config folder of the base model will do for the inpainting model made from it."""
+    loaded = load_pipeline(saved[name].file, config=saved[other].config, device="cpu")
+    assert loaded.unet.config.in_channels == loaded.unet.conv_in.in_channels == inputs
+    assert type(loaded) is NAMES[name]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "sd2"])
+def test_what_a_file_is_stands_in_its_header(saved, name):
+    """SD 2's inpainting model was made from the one that predicts noise, so nothing is unsaid."""
+    layout = layout_of(open_weights(saved[name].file))
+    family = name.partition("-")[0].replace("sd2", "sd2-base")
+    assert (layout.config, layout.note) == (family, "")
+    assert layout.pipeline == NAMES[name].__name__
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd1-instruct", "sd1-inpainting"])
+def test_a_file_of_another_size_is_told_before_anything_is_allocated(saved, name):
+    message = refusal(saved[name].file)  # tiny weights, and the config of the real SD 1
+    inputs = build(name).unet.config.in_channels
+    assert "does not fit the config 'sd1'" in message and "--config FOLDER" in message
+    assert f"[320, {inputs}, 3, 3]" in message
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_diffusers_reads_the_same_from_such_a_file(saved, name):
     """The file is what diffusers, too, takes for that layout: its own converter is the judge."""
-    kind = StableDiffusionXLPipeline if name == "sdxl" else StableDiffusionPipeline
-    theirs = kind.from_single_file(str(saved[name].file), config=str(saved[name].config))
+    theirs = NAMES[name].from_single_file(str(saved[name].file), config=str(saved[name].config))
     theirs.set_progress_bar_config(disable=True)
     ours = load_pipeline(saved[name].file, config=saved[name].config, device="cpu")
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
@@ -245,8 +304,11 @@ OTHERS = {
 UNSUPPORTED = {
     "a Stable Diffusion 3": tensors(model__diffusion_model__joint_blocks__0__x=(8, 1, 1)),
     "a FLUX model": tensors(double_blocks__0__img_attn__qkv__weight=(8, 8, 1)),
-    "an inpainting model": tensors(**{IN: (8, 9, 3, 3)}),
-    "an InstructPix2Pix": tensors(**{IN: (8, 8, 3, 3)}),
+    "a depth-to-image model (5": tensors(**{IN: (8, 5, 3, 3)}),
+    "an upscaler (7": tensors(**{IN: (8, 7, 3, 3)}),
+    "a model with 16 input channels": tensors(**{IN: (8, 16, 3, 3)}),
+    "a model with 0 input channels": tensors(**{IN: (8,)}, x=(1, 1, 1)),
+    "noise levels of EDM": tensors(**{IN: (8, 8, 3, 3)}, edm_vpred__sigma_max=()),
     "an SDXL refiner": tensors(
         **{IN: (8, 4, 3, 3)}, conditioner__embedders__0__model__ln_final__weight=(8,)
     ),
@@ -281,12 +343,6 @@ def test_a_unet_alone_is_not_enough(sd1, tmp_path):
     save_file({n: x for n, x in weights.items() if not n.startswith("first")}, path)
     message = refusal(path, config=sd1.config)
     assert "lacks" in message and "its vae" in message and "without a VAE" in message
-
-
-def test_a_file_of_another_size_names_the_way_out(sd1):
-    message = refusal(sd1.file)  # tiny weights, and the config of the real SD 1
-    assert "does not fit the config 'sd1'" in message and "--config FOLDER" in message
-    assert "[320, 4, 3, 3]" in message
 
 
 # damaged and hostile files

@@ -1,7 +1,7 @@
 """What a file of weights is, told by the names and shapes in it alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from freeprompt.errors import ModelError, UnsupportedModel
 from freeprompt.models.ldm import CLIP, OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP
@@ -9,12 +9,12 @@ from freeprompt.models.stored import Stored
 
 FIRST = f"{UNET}input_blocks.0.0.weight"  # (channels, input channels, 3, 3)
 WHOLE = "a checkpoint of Stable Diffusion 1, 2 or XL"
+PIPELINES = {4: "Pipeline", 8: "InstructPix2PixPipeline", 9: "InpaintPipeline"}  # by input channels
 INPUTS = {
     5: "a depth-to-image model (5 input channels)",
     7: "an upscaler (7 input channels)",
-    8: "an InstructPix2Pix model (8 input channels)",
-    9: "an inpainting model (9 input channels)",
 }
+EDM = ("edm_mean", "edm_vpred.sigma_max")  # Playground 2.5; CosXL and its editing model
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,20 @@ class Layout:
         config: Name of the config that belongs to it, a folder of `models/configs`.
         xl: Whether it is SDXL's.
         open_clip: Whether its only text encoder is OpenCLIP's.
+        inputs: Channels that its UNet takes: 4, 8 for InstructPix2Pix, 9 for an inpainting model.
         note: What could not be told from the file, for a warning; mostly empty.
     """
 
     config: str
     xl: bool = False
     open_clip: bool = False
+    inputs: int = 4
     note: str = ""
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the diffusers class that it makes."""
+        return f"StableDiffusion{'XL' if self.xl else ''}{PIPELINES[self.inputs]}"
 
 
 def layout_of(stored: Stored) -> Layout:
@@ -51,14 +58,34 @@ def layout_of(stored: Stored) -> Layout:
             f"{name} is not {WHOLE}: it holds {len(stored.shapes)} tensors, and none belongs to a "
             f"UNet in the original layout. It begins with {names}."
         )
-    inputs = stored.shapes.get(FIRST, (0, 4))[1:2]
-    if inputs != (4,):
-        what = INPUTS.get(inputs[0] if inputs else 0, f"a model with {inputs} input channels")
+    inputs = _inputs(stored, name)
+    if stored.has(*EDM):
         raise UnsupportedModel(
-            f"{name} is {what}, not a text-to-image one. Use the text-to-image checkpoint that it "
-            "was made from; inpainting and InstructPix2Pix models are read from a folder in "
-            "diffusers layout."
+            f"{name} has the noise levels of EDM (Playground 2.5, CosXL), on which DDIM does not "
+            "run. Use a model of SDXL's own noise levels."
         )
+    return replace(_family(stored, name, inputs), inputs=inputs)
+
+
+def _inputs(stored: Stored, name: str) -> int:
+    """Return how many channels the UNet takes.
+
+    Raises:
+        UnsupportedModel: if it takes what is not given to it here.
+    """
+    shape = stored.shapes.get(FIRST, (0, 4))
+    inputs = shape[1] if len(shape) > 1 else 0
+    if inputs not in PIPELINES:
+        what = INPUTS.get(inputs, f"a model with {inputs} input channels")
+        raise UnsupportedModel(
+            f"{name} is {what}: it needs more than a prompt, a picture or a mask. Use the "
+            "text-to-image checkpoint that it was made from."
+        )
+    return inputs
+
+
+def _family(stored: Stored, name: str, inputs: int) -> Layout:
+    """Tell the layouts apart by their text encoders."""
     if stored.has(XL_OPEN_CLIP):
         return Layout("sdxl", xl=True)
     if stored.has("conditioner.embedders.0.model."):
@@ -67,7 +94,7 @@ def layout_of(stored: Stored) -> Layout:
             "Edit with the base model, and refine what comes out if you like."
         )
     if stored.has(OPEN_CLIP):
-        return _second(stored)
+        return _second(stored, inputs)
     if stored.has(CLIP):
         return Layout("sd1")
     if stored.has(XL_CLIP):
@@ -78,7 +105,7 @@ def layout_of(stored: Stored) -> Layout:
     )
 
 
-def _second(stored: Stored) -> Layout:
+def _second(stored: Stored, inputs: int) -> Layout:
     """Tell Stable Diffusion 2's two kinds apart, as far as the file says."""
     said = " ".join(
         stored.metadata.get(f"modelspec.{key}", "") for key in ("architecture", "prediction_type")
@@ -87,6 +114,8 @@ def _second(stored: Stored) -> Layout:
         return Layout("sd2-base", open_clip=True)
     if {"stable-diffusion-v2-768-v", "v"} & set(said):
         return Layout("sd2", open_clip=True)
+    if inputs == 9:  # Stability AI's was made from the base model, which predicts noise
+        return Layout("sd2-base", open_clip=True)
     note = (
         f"{str(stored.path)!r} is a Stable Diffusion 2 and does not say whether it predicts "
         "velocity (768 pixels) or noise (512 pixels). It is taken for the former; if pictures come "

@@ -60,7 +60,8 @@ def single_pipeline(
     layout = layout_of(stored)
     folder = config_folder(layout.config if config is None else config)
     names = [part for part in PARTS if layout.xl or part != "text_encoder_2"]
-    empty = {name: empty_part(folder, name) for name in names}
+    changes: dict[str, dict[str, Any]] = {"unet": {"in_channels": layout.inputs}}
+    empty = {name: empty_part(folder, name, **changes.get(name, {})) for name in names}
     plan = {name: _weights(name, module, layout) for name, module in empty.items()}
     for name, weights in plan.items():
         _check(stored, name, weights, folder)
@@ -69,12 +70,11 @@ def single_pipeline(
     parts = {name: _filled(empty[name], plan[name], stored, dtype) for name in names}
     parts["tokenizer"] = _tokenizer(folder, "tokenizer", "!" if layout.open_clip else None)
     parts["scheduler"] = _scheduler(folder, stored)
+    kind: Any = getattr(diffusers, layout.pipeline)
     if layout.xl:
         parts["tokenizer_2"] = _tokenizer(folder, "tokenizer_2", "!")
-        return diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False, **_said(folder))
-    return diffusers.StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    )
+        return kind(**parts, add_watermarker=False, **_said(folder))
+    return kind(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
 def config_folder(config: str | Path) -> Path:
@@ -95,12 +95,13 @@ def config_folder(config: str | Path) -> Path:
     return folder
 
 
-def empty_part(folder: Path, part: str) -> Any:
+def empty_part(folder: Path, part: str, **changes: Any) -> Any:
     """Build a part from its config without any memory.
 
     Args:
         folder: A folder in diffusers layout.
         part: `unet`, `vae`, `text_encoder` or `text_encoder_2`.
+        changes: What counts in the place of the config's own entries.
 
     Raises:
         ModelError: if the config cannot be read or describes no such module.
@@ -110,17 +111,17 @@ def empty_part(folder: Path, part: str) -> Any:
 
     library, name = PARTS[part]
     kind = getattr(diffusers if library == "diffusers" else transformers, name)
-    return empty_module(folder / part / "config.json", kind)
+    return empty_module(folder / part / "config.json", kind, **changes)
 
 
-def empty_module(path: Path, kind: Any) -> Any:
-    """Build a module of a class from its config file without any memory.
+def empty_module(path: Path, kind: Any, **changes: Any) -> Any:
+    """Build a module of a class from its config file, and changes to it, without any memory.
 
     Raises:
         ModelError: if the config cannot be read or describes no such module.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = {**json.loads(path.read_text(encoding="utf-8")), **changes}
         _check_depth(config)
         with torch.device("meta"):
             if hasattr(kind, "from_config"):

@@ -73,6 +73,7 @@ def tiny_sdxl(
     *,
     seed: int = 0,
     prediction: Prediction = "epsilon",
+    in_channels: int = 4,
     sample_size: int = 16,
     channels: tuple[int, int, int] = (16, 16, 32),
     heads: int = 2,
@@ -88,6 +89,7 @@ def tiny_sdxl(
     Args:
         seed: Of the weights; the global random state is left as it was.
         prediction: What the UNet is declared to predict.
+        in_channels: Of the UNet: 8 stands for InstructPix2Pix, 9 for an inpainting model.
         sample_size: Side of the latent grid.
         channels: Channels of the three UNet levels, each divisible by 8.
         heads: Attention heads.
@@ -105,6 +107,7 @@ def tiny_sdxl(
         texts = [_text_encoder(tokenizers[0], width), _text_encoder(tokenizers[1], second, second)]
         unet = UNet2DConditionModel(
             sample_size=sample_size,
+            in_channels=in_channels,
             block_out_channels=channels,
             layers_per_block=2,
             norm_num_groups=8,
