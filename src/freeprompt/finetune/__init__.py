@@ -5,8 +5,8 @@ What is written are small files in the layouts that diffusers and `freeprompt --
 """
 
 from freeprompt.finetune.embedding import train_embedding
+from freeprompt.finetune.lesson import Trained
 from freeprompt.finetune.lora import train_lora
 from freeprompt.finetune.settings import EmbeddingTraining, LoraTraining
-from freeprompt.finetune.training import Trained
 
 __all__ = ["EmbeddingTraining", "LoraTraining", "Trained", "train_embedding", "train_lora"]

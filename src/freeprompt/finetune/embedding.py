@@ -2,29 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from freeprompt.core.fitting import Kept
 from freeprompt.core.loop import Callback
 from freeprompt.errors import ConfigError
-from freeprompt.finetune.files import check_out, write
-from freeprompt.finetune.pictures import Pictures, latents, opened
+from freeprompt.finetune.lesson import Trained, begin
+from freeprompt.finetune.pictures import Pictures, latents
 from freeprompt.finetune.settings import EmbeddingTraining
-from freeprompt.finetune.training import (
-    EVERY,
-    Example,
-    Trained,
-    Training,
-    check_trainable,
-    frozen,
-    shuffled,
-    training_key,
-)
+from freeprompt.finetune.training import Example, Training, frozen, shuffled
 from freeprompt.models import UNetModel
 from freeprompt.models.adapters import check_token, remembered_words
 
@@ -60,34 +49,14 @@ def train_embedding(
         ImageError: for a picture that cannot be read.
         SaveError: if a file cannot be written.
     """
-    path = check_out(out)
-    settings.check()
-    check_trainable(model)
-    subject = opened(pictures)
-    key = training_key(model, subject, replace(settings, steps=1))
-    kept = None if checkpoint is None else Kept(file=Path(checkpoint), key=key, every=EVERY)
-    about = {
-        "kind": "textual inversion",
-        "model": Path(model.name).name,
-        "model_fingerprint": model.fingerprint(),
-        "pictures": [picture.sha256 for picture in subject],
-        "settings": settings.to_dict(),
-    }
-    before = model.sample_forwards
+    lesson = begin("textual inversion", model, pictures, out, settings, checkpoint=checkpoint)
     with frozen(model, recompute=settings.recompute), new_word(model, settings) as vectors:
-        found = latents(model, subject, mirror=settings.mirror)
+        found = latents(model, lesson.subject, mirror=settings.mirror)
         training = Training(model, vectors, _examples(found, settings), settings.seed, callback)
         # no decay: it would draw vectors to zero, which is no neighbourhood of words
-        steps = training.run(settings.steps, settings.rate, kept, decay=0.0)
+        steps = training.run(settings.steps, settings.rate, lesson.kept, decay=0.0)
         tensors = _named(vectors, settings.token)
-    return Trained(
-        file=path,
-        sha256=write(path, tensors, {**about, "steps": steps}),
-        steps=steps,
-        sample_forwards=model.sample_forwards - before,
-        loss_before=training.mean_loss(first=True),
-        loss_after=training.mean_loss(first=False),
-    )
+    return lesson.written(training, steps, tensors)
 
 
 def _examples(found: Sequence[Tensor], settings: EmbeddingTraining) -> Any:

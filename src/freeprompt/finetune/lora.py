@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,21 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeprompt.core.fitting import Kept
 from freeprompt.core.loop import Callback
-from freeprompt.finetune.files import check_out, write
-from freeprompt.finetune.pictures import Pictures, drawn, latents, opened
+from freeprompt.finetune.lesson import Trained, begin
+from freeprompt.finetune.pictures import Pictures, drawn, latents
 from freeprompt.finetune.settings import LoraTraining
-from freeprompt.finetune.training import (
-    EVERY,
-    Example,
-    Trained,
-    Training,
-    check_trainable,
-    frozen,
-    shuffled,
-    training_key,
-)
+from freeprompt.finetune.training import Example, Training, frozen, shuffled
 from freeprompt.models import UNetModel
 from freeprompt.models.adapters import check_can_take_lora
 from freeprompt.models.stored import open_weights
@@ -66,18 +55,18 @@ def train_lora(
         MissingDependency: if peft is not installed.
         SaveError: if a file cannot be written.
     """
-    path = check_out(out)
-    settings.check()
-    check_trainable(model)
     check_can_take_lora(model.pipe)
-    subject = opened(pictures)
-    others = None if class_pictures is None else opened(class_pictures, "the class")
-    key = training_key(model, [*subject, *(others or [])], replace(settings, steps=1))
-    kept = None if checkpoint is None else Kept(file=Path(checkpoint), key=key, every=EVERY)
-    about = _about(model, subject, settings)
-    before = model.sample_forwards
+    lesson = begin(
+        "DreamBooth LoRA",
+        model,
+        pictures,
+        out,
+        settings,
+        class_pictures=class_pictures,
+        checkpoint=checkpoint,
+    )
     with frozen(model, recompute=settings.recompute):
-        examples = _Examples(model, settings, subject, others, callback)
+        examples = _Examples(model, settings, lesson.subject, lesson.others, callback)
         with _added(model, settings) as parts:
             weights = {
                 f"{part}.{name}": parameter
@@ -86,16 +75,9 @@ def train_lora(
                 if f".{NAME}." in name
             }
             training = Training(model, weights, examples, settings.seed, callback)
-            steps = training.run(settings.steps, settings.rate, kept)
+            steps = training.run(settings.steps, settings.rate, lesson.kept)
             tensors = _packed(model, parts)
-    return Trained(
-        file=path,
-        sha256=write(path, tensors, {**about, "steps": steps}),
-        steps=steps,
-        sample_forwards=model.sample_forwards - before,
-        loss_before=training.mean_loss(first=True),
-        loss_after=training.mean_loss(first=False),
-    )
+    return lesson.written(training, steps, tensors)
 
 
 class _Examples:
@@ -171,13 +153,3 @@ def _packed(model: UNetModel, parts: dict[str, Any]) -> dict[str, Tensor]:
         type(model.pipe).save_lora_weights(folder, **layers)
         stored = open_weights(next(Path(folder).iterdir()))
         return {name: stored.read(name).clone() for name in stored.shapes}
-
-
-def _about(model: UNetModel, subject: Sequence[Picture], settings: LoraTraining) -> dict[str, Any]:
-    return {
-        "kind": "DreamBooth LoRA",
-        "model": Path(model.name).name,
-        "model_fingerprint": model.fingerprint(),
-        "pictures": [picture.sha256 for picture in subject],
-        "settings": settings.to_dict(),
-    }

@@ -1,10 +1,8 @@
-"""The training that both kinds share: which example when, gradients, and what is told of it."""
+"""The training that both kinds share: which example when, gradients, and their losses."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +14,8 @@ from freeprompt.core.objective import Objective
 from freeprompt.errors import ConfigError, UnsupportedModel
 from freeprompt.models import UNetModel
 from freeprompt.models.seam import held
-from freeprompt.picture import Picture
 
 DECAY, CLIP = 1e-2, 1.0  # as in diffusers' scripts
-EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -29,28 +25,6 @@ class Example:
     clean: Tensor
     prompt: str
     weight: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What came of a training.
-
-    Attributes:
-        file: What was written.
-        sha256: Of its contents.
-        steps: Gradient steps, those of earlier runs included.
-        sample_forwards: Samples that the denoiser evaluated in this run; each one of the training
-            has a backward pass beside it, which is not counted.
-        loss_before: Mean loss over the first tenth of this run's steps; nan if there were none.
-        loss_after: Mean loss over its last tenth.
-    """
-
-    file: Path
-    sha256: str
-    steps: int
-    sample_forwards: int
-    loss_before: float
-    loss_after: float
 
 
 @dataclass
@@ -115,12 +89,6 @@ def shuffled(count: int, seed: int, number: int) -> int:
     round_, place = divmod(number, count)
     order = np.random.default_rng([seed, 2, round_]).permutation(count)
     return int(order[place])
-
-
-def training_key(model: UNetModel, pictures: Sequence[Picture], settings: object) -> str:
-    """Return what a checkpoint depends on, beside the number of steps."""
-    said = repr((model.fingerprint(), [p.sha256 for p in pictures], settings))
-    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def check_trainable(model: UNetModel) -> None:
