@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from freeprompt.cli.train import app
+from freeprompt.cli.training import Asked
 from freeprompt.errors import ConfigError
 
 runner = CliRunner()
@@ -28,6 +31,21 @@ def test_help_needs_no_torch() -> None:
 def test_every_step_has_a_command() -> None:
     text = runner.invoke(app, ["--help"]).output
     assert all(name in text for name in ("vae", "model", "judge", "export", "sheet", "eval"))
+
+
+@pytest.mark.parametrize(
+    "name", ["vae", "model", "judge", "controlnet", "adapter", "instruct", "lcm"]
+)
+def test_every_training_is_asked_the_same(name: str) -> None:
+    options = [parameter.name for parameter in get_command(app).commands[name].params]
+    asked = [field.name for field in fields(Asked)]
+    assert options[0] == "run" and options[-len(asked) :] == asked
+
+
+def test_a_number_that_makes_no_sense(tmp_path: Path) -> None:
+    arguments = ["--run", str(tmp_path), "--preset", "tiny", "--batch", "0"]
+    with pytest.raises(ConfigError, match="--batch is 0, but must be above 0"):
+        runner.invoke(app, ["judge", *arguments], catch_exceptions=False)
 
 
 def test_export_says_how_large_it_is(runs: Path, tmp_path: Path) -> None:

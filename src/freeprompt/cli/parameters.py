@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
+from freeprompt.cli.options import gives
 from freeprompt.core.params import Parameters, Spec
 
 
@@ -21,21 +21,10 @@ def has_parameters(owner: type[Parameters]) -> Callable[[Callable[..., None]], C
     """
     options = {f.name: _option(f.name, f.default, f.metadata["spec"]) for f in fields(owner)}
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def with_options(**given: Any) -> None:
-            mine = {name: given.pop(name) for name in options}
-            chosen = {name: value for name, value in mine.items() if value is not None}
-            command(**given, settings=owner.build(chosen))
+    def built(**given: Any) -> Parameters:
+        return owner.build({name: value for name, value in given.items() if value is not None})
 
-        own = inspect.signature(command)
-        others = [p for p in own.parameters.values() if p.name != "settings"]
-        parameters = [*others, *options.values()]
-        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-        return with_options
-
-    return decorate
+    return gives("settings", options, built)
 
 
 def _option(name: str, default: Any, spec: Spec) -> inspect.Parameter:

@@ -1,14 +1,12 @@
 """`freeprompt train`: make emoji-sd and its judge from nothing but the renderer."""
 
-import signal
-import threading
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from freeprompt.train.loop import Run
+from freeprompt.cli.training import Asked, Device, PresetName, prepare, trains
 
 app = typer.Typer(
     help="Train emoji-sd: `vae`, then `model`; `judge`; at any time `export`, `sheet` and `eval`. "
@@ -21,196 +19,98 @@ VAEFolder = Annotated[Path, typer.Option("--vae", help="Finished autoencoder: RU
 BaseFolder = Annotated[
     Path | None, typer.Option("--base", help="Saved pipeline to build on; default: emoji-sd.")
 ]
-PresetName = Annotated[str, typer.Option("--preset", help="Sizes: tiny, cpu64 or gpu128.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
-Minutes = Annotated[float | None, typer.Option(help="Stop after this time.")]
-Steps = Annotated[int | None, typer.Option(help="Length of the whole run.")]
-Batch = Annotated[int | None, typer.Option(help="Scenes per step.")]
-Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
-Seed = Annotated[int | None, typer.Option(help="0 .. 99999; another run, other scenes.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-def _run(folder: Path, resume: bool, minutes: float | None) -> "Run":
-    """Describe a run that ends, with a checkpoint, at the first Ctrl-C or SIGTERM."""
-    from freeprompt.train.loop import Run
-
-    asked = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.set())
-    return Run(folder=folder, resume=resume, minutes=minutes, stop=asked.is_set, report=typer.echo)
-
-
-def _prepare(device: str, threads: int) -> Any:
-    """Choose the device; a core for each share of a batch, see `Trainer.gradients`."""
-    import torch
-
-    from freeprompt.train.loop import resolve_device
-
-    if threads > 1:
-        torch.set_num_threads(1)
-    return resolve_device(device)
 
 
 @app.command()
+@trains
 def vae(
     run: RunFolder,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
     init: Annotated[
         Path | None, typer.Option(help="Finished autoencoder; trains on its decoder alone.")
     ] = None,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    device: Device = "auto",
+    *,
+    asked: Asked,
 ) -> None:
     """Train the autoencoder; leaves RUN/vae for `model`."""
-    from freeprompt.train.config import preset as find
-    from freeprompt.train.config import with_options
     from freeprompt.train.vae import train_vae
 
-    sizes = find(preset)
-    config = with_options(sizes.vae_train, steps=steps, batch=batch, rate=rate, seed=seed)
-    where = _prepare(device, config.threads)
-    train_vae(sizes, config, _run(run, resume, minutes), where, init)
+    sizes, config, where = asked.sized("vae")
+    train_vae(sizes, config, asked.start(run), where, init)
 
 
 @app.command()
+@trains
 def model(
     run: RunFolder,
     vae: VAEFolder,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
     init: Annotated[Path | None, typer.Option(help="Saved pipeline to start from.")] = None,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
     cache: Annotated[int | None, typer.Option(help="Scenes whose latents are kept.")] = None,
-    seed: Seed = None,
-    device: Device = "auto",
+    *,
+    asked: Asked,
 ) -> None:
     """Train the denoiser and the text encoder; makes the cache of latents first."""
-    from dataclasses import replace
-
-    from freeprompt.train.config import preset as find
-    from freeprompt.train.config import with_options
     from freeprompt.train.model import train_model
 
-    sizes = find(preset)
+    sizes, config, where = asked.sized("model")
     if cache is not None:
         sizes = replace(sizes, cache=cache)
-    config = with_options(sizes.model_train, steps=steps, batch=batch, rate=rate, seed=seed)
-    where = _prepare(device, config.threads)
-    train_model(sizes, config, _run(run, resume, minutes), vae, where, init)
+    train_model(sizes, config, asked.start(run), vae, where, init)
 
 
 @app.command()
-def judge(
-    run: RunFolder,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    device: Device = "auto",
-) -> None:
+@trains
+def judge(run: RunFolder, *, asked: Asked) -> None:
     """Train the judge; leaves RUN/judge.safetensors."""
-    from freeprompt.train.config import preset as find
-    from freeprompt.train.config import with_options
     from freeprompt.train.judge import train_judge
 
-    sizes = find(preset)
-    config = with_options(sizes.judge_train, steps=steps, batch=batch, rate=rate, seed=seed)
-    where = _prepare(device, config.threads)
-    train_judge(sizes, config, _run(run, resume, minutes), where)
+    sizes, config, where = asked.sized("judge")
+    train_judge(sizes, config, asked.start(run), where)
 
 
-def _embedded() -> Path:
-    """Return the folder of the model that ships."""
+def _pipeline(given: Path | None) -> Path:
+    """Return the folder of a saved pipeline: that of the model that ships, if none is given."""
     from freeprompt.models.catalog import CATALOG
 
-    return Path(str(CATALOG["emoji-sd"].source))
+    return Path(str(CATALOG["emoji-sd"].source)) if given is None else given
 
 
-def _conditioned(
-    kind: str, run: "Run", base: Path | None, preset: str, device: Any, options: dict[str, Any]
+@app.command()
+@trains
+def controlnet(run: RunFolder, base: BaseFolder = None, *, asked: Asked) -> None:
+    """Train a ControlNet on object masks; leaves RUN/controlnet for --controlnet."""
+    _hints("controlnet", run, base, asked)
+
+
+@app.command()
+@trains
+def adapter(run: RunFolder, base: BaseFolder = None, *, asked: Asked) -> None:
+    """Train a T2I-Adapter on object masks; leaves RUN/adapter for --adapter."""
+    _hints("adapter", run, base, asked)
+
+
+def _hints(
+    kind: Literal["controlnet", "adapter"], run: Path, base: Path | None, asked: Asked
 ) -> None:
-    """Train what sees a second picture, on the embedded model unless another is named."""
     from freeprompt.train.hints import train_hints
-    from freeprompt.train.instruct import train_instruct
 
-    folder = _embedded() if base is None else base
-    if kind == "instruct":
-        made = train_instruct(folder, run, device, preset, **options)
-    else:
-        made = train_hints(kind, folder, run, device, preset, **options)  # type: ignore[arg-type]
+    where, folder = prepare(asked.device, 1), _pipeline(base)
+    made = train_hints(kind, folder, asked.start(run), where, asked.preset, **asked.numbers)
     typer.echo(f"{made}")
 
 
 @app.command()
-def controlnet(
-    run: RunFolder,
-    base: BaseFolder = None,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    device: Device = "auto",
-) -> None:
-    """Train a ControlNet on object masks; leaves RUN/controlnet for --controlnet."""
-    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
-    where = _prepare(device, 1)
-    _conditioned("controlnet", _run(run, resume, minutes), base, preset, where, options)
-
-
-@app.command()
-def adapter(
-    run: RunFolder,
-    base: BaseFolder = None,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    device: Device = "auto",
-) -> None:
-    """Train a T2I-Adapter on object masks; leaves RUN/adapter for --adapter."""
-    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
-    where = _prepare(device, 1)
-    _conditioned("adapter", _run(run, resume, minutes), base, preset, where, options)
-
-
-@app.command()
-def instruct(
-    run: RunFolder,
-    base: BaseFolder = None,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    device: Device = "auto",
-) -> None:
+@trains
+def instruct(run: RunFolder, base: BaseFolder = None, *, asked: Asked) -> None:
     """Train an InstructPix2Pix model on exact edits; leaves RUN/instruct for --model."""
-    options = {"steps": steps, "batch": batch, "rate": rate, "seed": seed}
-    where = _prepare(device, 1)
-    _conditioned("instruct", _run(run, resume, minutes), base, preset, where, options)
+    from freeprompt.train.instruct import train_instruct
+
+    where, folder = prepare(asked.device, 1), _pipeline(base)
+    made = train_instruct(folder, asked.start(run), where, asked.preset, **asked.numbers)
+    typer.echo(f"{made}")
 
 
 @app.command()
+@trains
 def lcm(
     run: RunFolder,
     teacher: Annotated[
@@ -220,24 +120,15 @@ def lcm(
         Path | None, typer.Option("--output", help="LoRA to write; default: RUN/lcm.safetensors.")
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Cut the written LoRA to this rank.")] = None,
-    preset: PresetName = "cpu64",
-    resume: Resume = False,
-    minutes: Minutes = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    rate: Rate = None,
-    seed: Seed = None,
-    device: Device = "auto",
+    *,
+    asked: Asked,
 ) -> None:
     """Distil a model into a LoRA that draws in one to eight steps; for --lora."""
-    from freeprompt.train.config import preset as find
-    from freeprompt.train.config import with_options
     from freeprompt.train.lcm import export_lcm, train_lcm
 
-    sizes, source = find(preset), teacher or _embedded()
-    config = with_options(sizes.lcm_train, steps=steps, batch=batch, rate=rate, seed=seed)
-    where = _prepare(device, config.threads)
-    train_lcm(sizes, config, _run(run, resume, minutes), source, where)
+    sizes, config, where = asked.sized("lcm")
+    source = _pipeline(teacher)
+    train_lcm(sizes, config, asked.start(run), source, where)
     file = run / "lcm.safetensors" if output is None else output
     size = export_lcm(sizes, run, source, file, rank)
     typer.echo(f"{file}: {size / 1e6:.1f} MB")
@@ -272,7 +163,7 @@ def sheet(
     from freeprompt.train.model import SHEET_PROMPTS, draw_prompts
     from freeprompt.train.sheet import write_sheet
 
-    pipeline = load_pipeline(model, _prepare(device, 1))
+    pipeline = load_pipeline(model, prepare(device, 1))
     images = draw_prompts(pipeline, SHEET_PROMPTS, steps, guidance, seed)
     write_sheet(output, images, 8, SHEET_PROMPTS)
 
@@ -294,7 +185,7 @@ def evaluate(
     from freeprompt.train.evaluate import EvalConfig, evaluate_model, update_card
 
     config = EvalConfig(prompts=prompts, guidance=guidance, steps=steps)
-    report = evaluate_model(model, output, config, _prepare(device, 1), judge, typer.echo)
+    report = evaluate_model(model, output, config, prepare(device, 1), judge, typer.echo)
     if card is not None:
         update_card(card, output)
     typer.echo((output / "table.md").read_text(encoding="utf-8"))
