@@ -8,15 +8,17 @@ import time
 import httpx
 import pytest
 from PIL import Image
+from tests.api.samples import small_sd
 
 pytest.importorskip("gradio")
 
+from freeprompt.api import Editor
 from freeprompt.api.provenance import Provenance
 from freeprompt.cli import studio as command
-from freeprompt.core import Progress
+from freeprompt.core import Progress, Sites
 from freeprompt.errors import ConfigError
 from freeprompt.inversion import INVERSIONS
-from freeprompt.methods import METHODS
+from freeprompt.methods import FPE, METHODS
 from freeprompt.models.defaults import Defaults
 from freeprompt.studio.controls import panel
 from freeprompt.studio.jobs import LONGEST_LINE, Desk, Done, Failed, Job, Step, Stopped
@@ -232,6 +234,27 @@ class TestControls:
         chosen = list(made.defaults)
         chosen[place] = "self:below-top"
         assert made.given("fpe", chosen) == {"sites": "self:below-top"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expression"), [("emoji-sd", "self:all"), ("tiny-sd", "self:below-top")]
+)
+def test_the_layers_tab_starts_at_the_models_own_layers(name, expression, tmp_path):
+    """Defaults go by the model's name: here of a small one that is called so."""
+    import gradio as gr
+
+    from freeprompt.studio.layers_tab import LayersTab
+
+    editor = Editor(small_sd(), name=name)
+    service = Service(editor=editor, model=name, results=tmp_path)
+    try:
+        with gr.Blocks(analytics_enabled=False):
+            tab = LayersTab(service)
+    finally:
+        service.close()
+    chosen = Sites(expression).select(editor.model.sites, name)
+    assert tab.strip.value == [tab.labels[site.index] for site in chosen]
+    assert (tab.start.value, tab.stop.value) == (FPE().start, FPE().share)
 
 
 class TestAddress:

@@ -8,9 +8,11 @@ from typing import Any
 import gradio as gr
 
 from freeprompt.api import EditResult
+from freeprompt.api.defaults import own_layers
 from freeprompt.core import Site, Sites
 from freeprompt.errors import ConfigError, FreepromptError
 from freeprompt.methods import FPE
+from freeprompt.models.defaults import defaults_of
 from freeprompt.studio import searches
 from freeprompt.studio.parts import LATEST, ONE_BY_ONE, PRIVATE, large, number, seen, whole
 from freeprompt.studio.recipe import Recipe
@@ -46,20 +48,21 @@ class LayersTab:
         self._wire()
 
     def _wishes(self) -> None:
-        usual = FPE()
+        model = self.service.editor.model
+        usual = FPE().to_dict() | own_layers(defaults_of(model), "fpe", {})
         self.source = gr.Textbox("a red car on the street", label="Source prompt")
         self.target = gr.Textbox("a blue bus on the street", label="Target prompt")
         with gr.Row():
             self.buttons = {name: gr.Button(name, size="sm") for name in self.presets}
         self.strip = gr.CheckboxGroup(
             list(self.labels.values()),
-            value=self._selected(str(usual.sites)),
+            value=self._selected(usual["sites"]),
             label="Layers that take the source's self-attention, as they run",
             elem_id="layer-strip",
         )
         with gr.Row():
-            self.start = self._edge("start", "Window: from", usual.start)
-            self.stop = self._edge("stop", "Window: to", usual.share)
+            self.start = self._edge("start", "Window: from", usual["start"])
+            self.stop = self._edge("stop", "Window: to", usual["share"])
         with gr.Row():
             self.steps = gr.Slider(1, 100, value=20, step=1, label="Steps", elem_id="layers-steps")
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0)
