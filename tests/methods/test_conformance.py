@@ -159,7 +159,7 @@ def test_documented(name):
         word in text for word in ("Source:", "arXiv:", "Preserves:", "Changes:", "Fails when:")
     )
     page = (DOCS / f"{name}.md").read_text()
-    assert "arXiv:" in page
+    assert all(word in page for word in ("arXiv:", "**Preserves**", "**Changes**", "**Fails**"))
     assert f"({name}.md)" in (DOCS / "README.md").read_text()
     for spec in METHODS[name].specs().values():
         assert spec.help

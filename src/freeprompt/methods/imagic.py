@@ -26,7 +26,8 @@ class Imagic(Method):
     it is the edit. Each target is fitted on its own, and the weights are put back after it.
 
     Preserves: what the subject is and how it looks.  Changes: pose, layout, kind, with the target.
-    Fails when: the few steps do not suffice, or so many are taken that the target is unlearnt.
+    Fails when: the few steps do not suffice, or so many are taken that the target is unlearnt; zoom
+    or viewpoint move before the edit shows; or the model cannot draw what the target says.
 
     Source: Kawar et al., CVPR 2023, arXiv:2210.09276; rates of diffusers' community pipeline.
     """
