@@ -5,6 +5,7 @@
     python benchmarks/batch.py --memory         # 10,000 tiny edits in one process: the peak
     python benchmarks/batch.py --manifest --rows 1000000    # reading and sorting a manifest
     python benchmarks/batch.py --writer         # how fast the one that writes is
+    python benchmarks/batch.py --engines local --targets 1 --together 1 2 4 8     # side by side
 
 Overhead is the time of a run from its first result to its last that its workers do not spend in
 edits (reading, inverting, editing, scoring): for one process wall-clock time less the seconds of
@@ -91,17 +92,25 @@ def spent(out: Path, first: int, last: int) -> float:
 
 
 def measured(
-    manifest: Path, out: Path, engine: Engine, workers: int, steps: int, model: str
+    manifest: Path,
+    out: Path,
+    engine: Engine,
+    workers: int,
+    args: Namespace,
+    model: str,
+    together: int,
 ) -> dict[str, Any]:
     """Return a row of the table: an engine's start, time an edit, and overhead."""
-    setup = Setup(model=model, device="cpu", threads=1, reconstruct=False)
+    batch = together * args.targets  # no more and no less than the images side by side need
+    setup = Setup(model=model, device="cpu", threads=1, reconstruct=False, batch=batch)
     clock = Clock()
     asked = Run(
         manifest=str(manifest),
         out=out,
         setup=setup,
-        defaults=Defaults(steps=steps, method="fpe" if model == "emoji-sd" else "sdedit"),
+        defaults=Defaults(steps=args.steps, method="fpe" if model == "emoji-sd" else "sdedit"),
         engine=engine,
+        together=together,
     )
     run(asked, clock)
     first, last, wall = clock.steady(workers)
@@ -109,6 +118,7 @@ def measured(
     return {
         "engine": engine.name,
         "workers": workers,
+        "images together": together,
         "start, s": f"{clock.start:.1f}",
         "edit, s": f"{edits / count:.3f}",
         "wall clock an edit, s": f"{wall / count:.3f}",
@@ -118,26 +128,30 @@ def measured(
     }
 
 
-def loop(manifest: Path, steps: int) -> dict[str, Any]:
+def loop(manifest: Path, args: Namespace) -> dict[str, Any]:
     """Return a row of the table for a plain loop over the editor."""
     import freeprompt as fp
 
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     editor = fp.load("emoji-sd", device="cpu")
     begin, edits = time.perf_counter(), 0.0
-    for i in range(0, len(rows), 2):
+    cpu = time.process_time()
+    for i in range(0, len(rows), args.targets):
         image = manifest.parent / rows[i]["image"]
-        targets = [row["target"] for row in rows[i : i + 2]]
-        edits += editor.edit(targets, image=image, steps=steps).provenance.seconds
+        targets = [row["target"] for row in rows[i : i + args.targets]]
+        edits += editor.edit(targets, image=image, steps=args.steps).provenance.seconds
+    cpu = time.process_time() - cpu
     wall = time.perf_counter() - begin
     return {
         "engine": "a plain loop",
         "workers": 1,
+        "images together": 1,
         "start, s": "",
         "edit, s": f"{edits / len(rows):.3f}",
         "wall clock an edit, s": f"{wall / len(rows):.3f}",
         "overhead, ms": f"{1000 * (wall - edits) / len(rows):.1f}",
         "overhead": f"{100 * (wall - edits) / edits:.1f} %",
+        "CPU an edit, s": f"{cpu / len(rows):.3f}",
     }
 
 
@@ -151,14 +165,16 @@ def overhead(args: Namespace, report: Report) -> None:
     table = []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        manifest = written(base, args.images, 2, 16 if args.tiny else 64)
+        manifest = written(base, args.images, args.targets, 16 if args.tiny else 64)
         model = tiny(base) if args.tiny else "emoji-sd"
         for engine, workers in engines:
             if args.engines and engine.name not in args.engines:
                 continue
-            table.append(measured(manifest, base / engine.name, engine, workers, args.steps, model))
+            for together in args.together:
+                out = base / f"{engine.name}-{together}"
+                table.append(measured(manifest, out, engine, workers, args, model, together))
         if not args.engines or "loop" in args.engines:
-            table.append(loop(manifest, args.steps))
+            table.append(loop(manifest, args))
     name = "a tiny model" if args.tiny else "emoji-sd"
     title = f"Overhead, {name}, {args.images} images x 2 targets, {args.steps} steps"
     report.add(title, table)
@@ -304,6 +320,8 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--images", type=int, default=24)
     made.add_argument("--steps", type=int, default=50)
+    made.add_argument("--targets", type=int, default=2, help="of an image")
+    made.add_argument("--together", type=int, nargs="*", default=[1], help="images side by side")
     made.add_argument("--rows", type=int, default=10_000)
     made.add_argument("--engines", nargs="*", default=[], help="local, pool, ray, loop")
     made.add_argument("--memory", action="store_true")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from freeprompt import errors, methods
     from freeprompt.api import Editor, EditResult, controlled, load
     from freeprompt.api.compare import compare
+    from freeprompt.api.together import together
     from freeprompt.models import Memory
     from freeprompt.pipeline import FreePromptEditingPipeline
 
@@ -25,6 +26,7 @@ __all__ = [
     "errors",
     "load",
     "methods",
+    "together",
 ]
 
 _HOME = {
@@ -37,6 +39,7 @@ _HOME = {
     "load": "freeprompt.api",
     "errors": "freeprompt.errors",
     "methods": "freeprompt.methods",
+    "together": "freeprompt.api.together",
 }
 
 

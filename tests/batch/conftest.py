@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tests.api.samples import small_sd
-from tests.batch.samples import EDITS, asked, write_data
+from tests.batch.samples import EDITS, asked, asked_together, write_data
 
 from freeprompt.batch import run
 
@@ -26,4 +26,12 @@ def whole(tmp_path_factory, model, manifest) -> Path:
     """Folder of a run in one go."""
     out = tmp_path_factory.mktemp("batch") / "whole"
     assert run(asked(manifest, model, out)).done == EDITS
+    return out
+
+
+@pytest.fixture(scope="session")
+def whole_together(tmp_path_factory, model, manifest) -> Path:
+    """Folder of a run in one go, in which two images go side by side."""
+    out = tmp_path_factory.mktemp("batch") / "together"
+    assert run(asked_together(manifest, model, out)).done == EDITS
     return out

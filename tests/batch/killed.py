@@ -19,7 +19,7 @@ import torch
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 torch.set_num_threads(1)
 
-from tests.batch.samples import asked  # noqa: E402
+from tests.batch.samples import asked_together  # noqa: E402
 
 from freeprompt.batch import run, worker  # noqa: E402
 from freeprompt.batch.worker import Worker  # noqa: E402
@@ -31,7 +31,7 @@ def forked(manifest: Path, model: Path, out: Path) -> int:
     if pid:
         return pid
     try:
-        run(asked(manifest, model, out))
+        run(asked_together(manifest, model, out))
     except BaseException as error:
         print(repr(error), file=sys.stderr)
         os._exit(1)
@@ -39,7 +39,7 @@ def forked(manifest: Path, model: Path, out: Path) -> int:
 
 
 def main(manifest: Path, model: Path, base: Path, kills: int, rng: random.Random) -> None:
-    setup = asked(manifest, model, base).setup
+    setup = asked_together(manifest, model, base).setup
     editor = Worker(setup).editor
     worker.load = lambda *args, **options: editor  # type: ignore[assignment]
     began = time.monotonic()

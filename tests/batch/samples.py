@@ -44,16 +44,22 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def asked(manifest: Path, model: Path, out: Path, **changes: Any) -> Run:
-    """Return what to do: two steps on the CPU, two targets in a batch."""
-    setup = Setup(model=str(model), device="cpu", batch=2, metrics=("psnr",), threads=1)
+def asked(manifest: Path, model: Path, out: Path, batch: int = 2, **changes: Any) -> Run:
+    """Return what to do: two steps on the CPU, two targets of one image in a batch."""
+    setup = Setup(model=str(model), device="cpu", batch=batch, metrics=("psnr",), threads=1)
     values: dict[str, Any] = {
         "manifest": str(manifest),
         "out": out,
         "setup": setup,
         "defaults": Defaults(steps=2, guidance=3.0),
+        "together": 1,
     }
     return Run(**{**values, **changes})
+
+
+def asked_together(manifest: Path, model: Path, out: Path, **changes: Any) -> Run:
+    """Return the same, with two images side by side."""
+    return asked(manifest, model, out, batch=6, together=2, **changes)
 
 
 def results(out: Path) -> list[dict[str, Any]]:

@@ -8,20 +8,23 @@ import sys
 import time
 
 import pytest
-from tests.batch.samples import EDITS, asked, journalled, results, same, write_rows
+from tests.batch.samples import EDITS, asked_together, journalled, results, same, write_rows
 from tests.cli.conftest import freeprompt, here  # noqa: F401
 
 from freeprompt.batch import look, run
 
-HOW = ("--device", "cpu", "--steps", 2, "--guidance", 3.0, "--batch-size", 2, "--metric", "psnr")
+HOW = (
+    *("--device", "cpu", "--steps", 2, "--guidance", 3.0, "--metric", "psnr"),
+    *("--batch-size", 6, "--together", 2),
+)
 
 
-def test_a_run_and_its_status(freeprompt, here, manifest, model, whole) -> None:  # noqa: F811
+def test_a_run_and_its_status(freeprompt, here, manifest, model, whole_together) -> None:  # noqa: F811
     ended = freeprompt("batch", manifest, "-o", "out", "--model", model, *HOW)
     assert ended.code == 1  # one row could not be done
     assert ended.out == f"{EDITS - 1} of {EDITS} edits are in out\n"
     assert "1 edits failed. `freeprompt batch status out` says why" in ended.err
-    same(here / "out", whole)
+    same(here / "out", whole_together)
     ended = freeprompt("batch", "status", "out")
     assert ended.code == 0
     assert ended.out.startswith(f"{EDITS - 1} done, 1 failed, 0 left of {EDITS}\n")
@@ -73,7 +76,9 @@ def test_slurm_says_which_shard(freeprompt, here, manifest, model, monkeypatch) 
     ]
 
 
-def test_sigterm_stops_cleanly_and_says_how_to_go_on(tmp_path, manifest, model, whole) -> None:
+def test_sigterm_stops_cleanly_and_says_how_to_go_on(
+    tmp_path, manifest, model, whole_together
+) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "freeprompt", "batch", str(manifest), "-o", str(out)]
     command += ["--model", str(model), *map(str, HOW)]
@@ -85,12 +90,12 @@ def test_sigterm_stops_cleanly_and_says_how_to_go_on(tmp_path, manifest, model, 
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=120)
     if process.returncode == 1:  # it was done before the signal came
-        same(out, whole)
+        same(out, whole_together)
         return
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped by SIGTERM" in said
     assert str(manifest) in said.splitlines()[-1]
     assert 0 < look(out).done < EDITS
-    run(asked(manifest, model, out))  # what the command does, without starting Python again
-    same(out, whole)
-    assert sorted(journalled(out)) == sorted(row["id"] for row in results(whole))
+    run(asked_together(manifest, model, out))  # as the command, without a new Python
+    same(out, whole_together)
+    assert sorted(journalled(out)) == sorted(row["id"] for row in results(whole_together))

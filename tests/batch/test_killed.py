@@ -37,10 +37,10 @@ def check(found: dict, kills: int, whole: Path) -> None:
         assert sorted(journalled(out)) == sorted(row["id"] for row in results(whole))
 
 
-def test_killed_three_times(tmp_path, whole, manifest, model) -> None:
-    check(killed(manifest, model, tmp_path, 3, seed=0), 3, whole)
+def test_killed_three_times(tmp_path, whole_together, manifest, model) -> None:
+    check(killed(manifest, model, tmp_path, 3, seed=0), 3, whole_together)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path, whole, manifest, model) -> None:
-    check(killed(manifest, model, tmp_path, 20, seed=1), 20, whole)
+def test_killed_twenty_times(tmp_path, whole_together, manifest, model) -> None:
+    check(killed(manifest, model, tmp_path, 20, seed=1), 20, whole_together)

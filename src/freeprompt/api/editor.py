@@ -301,6 +301,7 @@ class Editor:
         Raises:
             ConfigError: for values that cannot be used.
             ImageError: for a file that is no usable image.
+            OutOfMemory: if it does not fit into memory, and nothing is left to try.
         """
         check_source(source, image, negative)
         plan = Plan.of(
@@ -317,7 +318,8 @@ class Editor:
         )
         self = steered(self, plan.steps, (control_image, control_weight, control_window))
         self.model.cuts.clear()
-        return self._inverted(image, source, plan, callback)
+        inverting = partial(self._inverted, image, source, plan, callback)
+        return Fitting(self.model).part(inverting)
 
     attention = looking.attention
 

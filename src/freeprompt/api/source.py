@@ -19,6 +19,7 @@ from freeprompt.models import UNetModel
 from freeprompt.picture import Picture
 
 MAX_SEED = 2**63 - 1
+RECONSTRUCTION = "_reconstruction"  # where an image keeps it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +49,26 @@ class InvertedImage:
         """The image through the VAE and back: the best that any edit of it could keep."""
         return self._decode(self.trajectory.clean)
 
-    @cached_property
+    @property
     def reconstruction(self) -> Image.Image:
         """The image denoised again from its own noise, at the model's size.
 
         Computed when first asked for, at `reconstruction_cost`. Without an inversion there is no
         noise to start from, and this is the VAE's round trip.
         """
+        return self.reconstruct()
+
+    def reconstruct(self, callback: Callback | None = None) -> Image.Image:
+        """Compute the reconstruction now, if it is not there yet, reporting every step."""
         if self.inversion is None:
             return self.round_trip
-        return self._decode(reconstruct(self.model, self.trajectory))
-
-    def reconstruct(self, callback: Callback) -> Image.Image:
-        """Compute the reconstruction now, if it is not there yet, reporting every step."""
-        if not self.reconstructed and self.inversion is not None:
+        # not a cached property: before Python 3.12 that holds a lock of the whole class meanwhile,
+        # and images that are reconstructed side by side wait for each other
+        if RECONSTRUCTION not in self.__dict__:
             latent = reconstruct(self.model, self.trajectory, callback)
-            self.__dict__["reconstruction"] = self._decode(latent)
-        return self.reconstruction
+            self.__dict__[RECONSTRUCTION] = self._decode(latent)
+        picture: Image.Image = self.__dict__[RECONSTRUCTION]
+        return picture
 
     @property
     def reconstruction_cost(self) -> int:
@@ -84,7 +88,7 @@ class InvertedImage:
     @property
     def reconstructed(self) -> bool:
         """Whether the reconstruction has been computed already."""
-        return self.inverted and "reconstruction" in self.__dict__
+        return self.inverted and RECONSTRUCTION in self.__dict__
 
     def save(self, path: str | Path) -> None:
         """Write everything to one .safetensors file, for `edit(..., image=path)` on another day.

@@ -1,11 +1,10 @@
 """What is to be made: one job a picture, and the jobs that are made together."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from hashlib import sha256
-from itertools import groupby
 from typing import Any
 
 from freeprompt.api import checks
@@ -13,7 +12,7 @@ from freeprompt.core import Tape
 from freeprompt.inversion import INVERSIONS, Inversion
 from freeprompt.methods import Method
 
-MAX_GROUP = 256  # edits that share an inversion; more are made as several groups
+MAX_GROUP = 256  # edits of a group; more are made as several groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +158,7 @@ def digest(data: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Jobs that share an image and its inversion: what an engine hands to a worker.
+    """Jobs of one image or a few: what an engine hands to a worker.
 
     Attributes:
         number: Its place among all groups, from 0.
@@ -172,13 +171,16 @@ class Group:
     jobs: tuple[Job, ...]
     wanted: frozenset[str]
 
+    def families(self) -> "Iterator[Group]":
+        """Yield the jobs of each image, which share its inversion, as a group of their own."""
+        for jobs in equal(self.jobs, Job.group_key):
+            wanted = self.wanted & {job.id for job in jobs}
+            yield Group(number=self.number, jobs=tuple(jobs), wanted=wanted)
+
     def batches(self, size: int) -> Iterator[tuple[Job, ...]]:
-        """Yield the jobs that are made in one call, those batches only in which one is wanted."""
-        for same in by_settings(self.jobs):
-            for start in range(0, len(same), size):
-                batch = tuple(same[start : start + size])
-                if any(job.id in self.wanted for job in batch):
-                    yield batch
+        """Yield the jobs of one image that are made in one call."""
+        for same in equal(self.jobs, lambda job: digest(job.settings)):
+            yield from batched(same, size)
 
     def dumps(self) -> str:
         """Return the group as text, for another process or machine."""
@@ -201,10 +203,15 @@ class Group:
         )
 
 
-def by_settings(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Yield jobs of equal settings together, in the order in which each first comes."""
-    first: dict[str, int] = {}
-    places = [first.setdefault(digest(job.settings), len(first)) for job in jobs]
-    ordered = sorted(zip(places, jobs, strict=True), key=lambda pair: pair[0])
-    for _, pairs in groupby(ordered, key=lambda pair: pair[0]):
-        yield [job for _, job in pairs]
+def equal(jobs: Sequence[Job], key: Callable[[Job], str]) -> Iterable[list[Job]]:
+    """Return the jobs of each key, in the order in which the first of each comes."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(key(job), []).append(job)
+    return found.values()
+
+
+def batched(jobs: Sequence[Job], size: int) -> Iterator[tuple[Job, ...]]:
+    """Cut jobs into parts of `size`, and what is left."""
+    for start in range(0, len(jobs), size):
+        yield tuple(jobs[start : start + size])

@@ -40,6 +40,8 @@ class Run:
         index: Which shard this is, from 0.
         of: How many shards there are.
         format: `folders` or `wds`.
+        together: How many images a group has, whose edits may share batches; 0 for as many as when
+            the run began, or `TOGETHER`.
         retry: Whether edits that ended in an error are made again.
         verify: How finished edits are checked: `hash`, `size` or `none`.
         command: How to call this again, for people.
@@ -54,6 +56,7 @@ class Run:
     index: int = 0
     of: int = 1
     format: str = "folders"
+    together: int = 0
     retry: bool = False
     verify: str = "hash"
     command: str = ""
@@ -63,6 +66,8 @@ class Run:
             raise unknown(ConfigError, "format", self.format, FORMATS)
         if self.verify not in CHECKS:
             raise unknown(ConfigError, "way to verify", self.verify, CHECKS)
+        if self.together < 0:
+            raise ConfigError(f"together must be 0 or more; got {self.together}.")
         if not 0 <= self.index < self.of:
             raise ConfigError(
                 f"A shard is one of 0 to {self.of - 1}, that is --of minus one; got {self.index}."
@@ -102,7 +107,8 @@ def run(asked: Run, report: Report | None = None) -> Advance:
     """
     with stoppable(), ExitStack() as stack:
         reader = Reader(asked.manifest, asked.defaults, asked.root)
-        work = stack.enter_context(Worklist(reader.jobs(), asked.manifest))
+        together = Store(asked.out).together(asked.together)
+        work = stack.enter_context(Worklist(reader.jobs(), asked.manifest, together))
         keeper = stack.enter_context(_keeping(asked, work, report or (lambda advance: None)))
         setup = replace(asked.setup, root=reader.root.base, batch=keeper.batch)
         left = work.left(asked.index, asked.of)
@@ -214,6 +220,7 @@ class Keeper:
             {
                 **about,
                 "format": asked.format,
+                "together": self._store.together(asked.together),
                 "manifest": asked.manifest,
                 "edits": len(self._work),
                 "engine": asked.engine.name,

@@ -21,6 +21,7 @@ from freeprompt.errors import ConfigError
 from freeprompt.images import write_json
 
 ABOUT, JOURNAL, RESULTS = "run.json", "journal", "results.jsonl"
+TOGETHER = 4  # images that share batches; more saves little, and a kill loses them all
 SAME = ("fingerprint", "dtype", "format")  # what may not change between two calls
 
 
@@ -53,6 +54,11 @@ class Store:
     def begun(self) -> bool:
         """Whether a run has written here."""
         return (self.folder / ABOUT).exists()
+
+    def together(self, asked: int) -> int:
+        """Return how many images share batches: as asked for, or as when the run began."""
+        begun = self.about() if self.begun else {}
+        return asked or int(begun.get("together", TOGETHER))
 
     def begin(self, about: Mapping[str, Any]) -> None:
         """Write what the run is, or check that it goes on what is there.

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 
 from freeprompt.api import Editor, EditResult, InvertedImage, load
 from freeprompt.api.provenance import versions
+from freeprompt.api.together import ended_together
 from freeprompt.batch.jobs import Group, Job
 from freeprompt.batch.memory import found_batch_size
 from freeprompt.batch.places import Root
@@ -18,6 +20,7 @@ from freeprompt.bench.fields import Panel, load_panel
 from freeprompt.errors import FreepromptWarning
 from freeprompt.images import png_bytes, resize
 from freeprompt.models.fingerprint import fingerprint
+from freeprompt.models.memory import ran_out
 
 Record = dict[str, Any]
 ALWAYS = ("psnr", "ssim", "mse")  # metrics that need no network
@@ -104,53 +107,106 @@ class Worker:
     def finished(self, group: Group) -> Finished:
         """Make those edits of a group that are wanted.
 
-        What a batch cannot do is tried one by one, so that one bad prompt spoils no other; what
-        does not fit into memory, the editor makes in smaller parts.
+        Its images are made side by side, as many as the batch size allows. What a batch cannot do
+        is tried one by one, so that one bad prompt spoils no other; what does not fit into memory,
+        the editor makes in smaller parts.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FreepromptWarning)  # they stand in the record's notes
-            made = tuple(self._made(group))
-        return Finished(made, self.about)
+            made = [made for pack in self._packs(group) for made in self._pack(pack)]
+        return Finished(tuple(m for m in made if m.record["id"] in group.wanted), self.about)
 
-    def _made(self, group: Group) -> Iterator[Made]:
-        try:
-            shared = _Shared(self, group)
-        except Exception as error:  # an unreadable image must not end a run of a night
-            yield from (_failed(job, error) for job in group.jobs if job.id in group.wanted)
+    def _packs(self, group: Group) -> Iterator[list[Group]]:
+        """Yield the images that share batches, as the group has them and not as they are wanted."""
+        pack, size = list[Group](), 0
+        for family in group.families():
+            own = min(len(family.jobs), self.batch)
+            alone = any(job.pair.method.trains for job in family.jobs)
+            if pack and (alone or size + own > self.batch):
+                yield pack
+                pack, size = [], 0
+            pack.append(family)
+            size = self.batch if alone else size + own
+        yield pack
+
+    def _pack(self, pack: Sequence[Group]) -> list[Made]:
+        if not any(family.wanted for family in pack):
+            return []
+        if len(pack) == 1:
+            return _family(self, pack[0], self.editor)
+        began = time.perf_counter()
+        ended = ended_together(self.editor, [partial(_family, self, family) for family in pack])
+        made = [made for one in ended for made in one.get()]
+        _share_time(made, time.perf_counter() - began)
+        for one in made:
+            one.record["beside"] = len(pack) - 1
+        return made
+
+
+def _family(worker: Worker, family: Group, editor: Editor) -> list[Made]:
+    """Make the edits of one image.
+
+    All of them if others are beside it, as who is in a batch must not depend on what was finished
+    before; else those batches in which one is wanted.
+    """
+    beside = editor.model.lane is not None
+    try:
+        shared = _Shared(worker, family, editor)
+        batches = [
+            batch
+            for batch in family.batches(worker.batch)
+            if beside or any(job.id in family.wanted for job in batch)
+        ]
+        return [made for batch in batches for made in _batch(shared, batch)]
+    except Exception as error:  # an unreadable image must not end a run of a night
+        if beside and ran_out(error):
+            raise  # then it is made alone
+        return [_failed(job, error) for job in family.jobs]
+
+
+def _batch(shared: "_Shared", batch: Sequence[Job]) -> Iterator[Made]:
+    try:
+        yield from shared.edited(batch)
+    except Exception as error:
+        if shared.beside and ran_out(error):
+            raise
+        if len(batch) == 1:
+            yield _failed(batch[0], error)
             return
-        for batch in group.batches(self.batch):
-            for made in self._batch(shared, batch):
-                if made.record["id"] in group.wanted:
-                    yield made
+        for job in batch:
+            yield from _batch(shared, [job])
 
-    def _batch(self, shared: "_Shared", batch: Sequence[Job]) -> Iterator[Made]:
-        try:
-            yield from shared.edited(batch)
-        except Exception as error:
-            if len(batch) == 1:
-                yield _failed(batch[0], error)
-                return
-            for job in batch:
-                yield from self._batch(shared, [job])
+
+def _share_time(made: Sequence[Made], seconds: float) -> None:
+    """Divide the time of edits that were made side by side: each waited for all of them."""
+    done = [one.record for one in made if one.record["error"] is None]
+    work = sum(record["sample_forwards"] for record in done)
+    for record in done:
+        record["seconds"] = round(seconds * record["sample_forwards"] / work, 4)
 
 
 class _Shared:
     """The source that a group of edits has in common."""
 
-    def __init__(self, worker: Worker, group: Group):
-        self.worker, self.count = worker, len(group.jobs)
+    def __init__(self, worker: Worker, group: Group, editor: Editor):
+        self.worker, self.editor, self.count = worker, editor, len(group.jobs)
         self.inverted: InvertedImage | None = None
         self.forwards, self.seconds = 0, 0.0
         first = group.jobs[0]
         if first.image is not None:
             self._invert(first)
 
+    @property
+    def beside(self) -> bool:
+        """Whether other images are made at the same time."""
+        return self.editor.model.lane is not None
+
     def _invert(self, job: Job) -> None:
         """Invert the image, and denoise the inversion on its own if that is to be measured."""
-        model, began = self.worker.editor.model, time.perf_counter()
+        model, began = self.editor.model, time.perf_counter()
         before = model.sample_forwards
         assert job.image is not None
-        self.inverted = self.worker.editor.invert(
+        self.inverted = self.editor.invert(
             self.worker.root.read(job.image), source=job.source or "", **_settings(job)
         )
         if self.worker.setup.reconstruct and self.inverted.inverted:
@@ -160,7 +216,7 @@ class _Shared:
 
     def edited(self, batch: Sequence[Job]) -> list[Made]:
         """Make one batch: jobs that differ in their targets alone."""
-        job, editor = batch[0], self.worker.editor
+        job, editor = batch[0], self.editor
         mask = None if job.mask is None else self.worker.root.read(job.mask)
         result = editor.edit(
             [job.target for job in batch],
@@ -190,6 +246,7 @@ class _Shared:
             "inversion_parameters": p.inversion_parameters,
             "size": list(p.size),
             "batch": made,
+            "beside": 0,
             "notes": list(p.notes),
             "flagged": p.flagged[place],
             "reconstruction_psnr_db": self._psnr() if measured else None,

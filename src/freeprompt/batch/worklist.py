@@ -15,22 +15,26 @@ CREATE TABLE jobs (
     place INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, row INTEGER NOT NULL,
     family TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, record TEXT,
     bad INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE groups (number INTEGER PRIMARY KEY, family TEXT NOT NULL);
+CREATE TABLE families (
+    place INTEGER PRIMARY KEY, family TEXT NOT NULL, number INTEGER NOT NULL DEFAULT 0);
 """
 
 
 class Worklist:
     """All jobs of a manifest, in a private database that sqlite spills to the disk.
 
+    Jobs that share an inversion are a family; a group is a few families that share batches.
+
     Args:
         jobs: In the order of the manifest.
         name: Of the manifest, for messages.
+        together: Families of a group.
 
     Raises:
         ConfigError: for two jobs of one name, and whatever reading the jobs raises.
     """
 
-    def __init__(self, jobs: Iterable[Job], name: str):
+    def __init__(self, jobs: Iterable[Job], name: str, together: int = 1):
         self._base = sqlite3.connect("", isolation_level=None)
         self._base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + SCHEMA)
         self._base.execute("BEGIN")
@@ -38,11 +42,13 @@ class Worklist:
             for job in jobs:
                 self._insert(job, name)
             self._base.execute(
-                "INSERT INTO groups (family) SELECT family FROM jobs GROUP BY family "
+                "INSERT INTO families (family) SELECT family FROM jobs GROUP BY family "
                 "ORDER BY MIN(place)"
             )
+            self._base.execute("UPDATE families SET number = (place - 1) / ?", (together,))
             self._base.execute("CREATE INDEX by_family ON jobs (family, place)")
-            self._base.execute("CREATE INDEX by_name ON groups (family)")
+            self._base.execute("CREATE INDEX by_name ON families (family)")
+            self._base.execute("CREATE INDEX by_number ON families (number)")
         except BaseException:
             self._base.close()
             raise
@@ -78,7 +84,8 @@ class Worklist:
     @property
     def groups_in_all(self) -> int:
         """Number of groups before those of many targets are cut."""
-        return int(self._base.execute("SELECT COUNT(*) FROM groups").fetchone()[0])
+        found = self._base.execute("SELECT MAX(number) FROM families").fetchone()[0]
+        return 0 if found is None else int(found) + 1
 
     def number(self, record: dict[str, Any]) -> int | None:
         """Number of the group that a result belongs to.
@@ -86,10 +93,10 @@ class Worklist:
         None if there is no such job, or it has changed since.
         """
         found = self._base.execute(
-            "SELECT number FROM jobs JOIN groups USING (family) WHERE id = ? AND key = ?",
+            "SELECT number FROM jobs JOIN families USING (family) WHERE id = ? AND key = ?",
             (record["id"], record["key"]),
         ).fetchone()
-        return None if found is None else int(found[0]) - 1
+        return None if found is None else int(found[0])
 
     def note(self, record: dict[str, Any]) -> None:
         """Note the result of a job; a picture is never replaced by an error."""
@@ -113,7 +120,7 @@ class Worklist:
         """Forget the errors of a shard, so that those edits are made again."""
         self._base.execute(
             "UPDATE jobs SET record = NULL, bad = 0 WHERE bad AND family IN "
-            "(SELECT family FROM groups WHERE (number - 1) % ? = ?)",
+            "(SELECT family FROM families WHERE number % ? = ?)",
             (of, index),
         )
 
@@ -123,8 +130,8 @@ class Worklist:
 
     def _count(self, condition: str, index: int, of: int) -> int:
         query = (
-            "SELECT COUNT(*) FROM jobs JOIN groups USING (family) "
-            f"WHERE {condition} AND (number - 1) % ? = ?"
+            "SELECT COUNT(*) FROM jobs JOIN families USING (family) "
+            f"WHERE {condition} AND number % ? = ?"
         )
         return int(self._base.execute(query, (of, index)).fetchone()[0])
 
@@ -156,8 +163,8 @@ class Worklist:
 
     def _group(self, number: int) -> Iterator[Group]:
         rows = self._base.execute(
-            "SELECT body, record IS NULL FROM jobs JOIN groups USING (family) "
-            "WHERE number = ? + 1 ORDER BY place",
+            "SELECT body, record IS NULL FROM jobs JOIN families USING (family) "
+            "WHERE number = ? ORDER BY families.place, jobs.place",
             (number,),
         ).fetchall()
         for _, part in groupby(enumerate(rows), key=lambda pair: pair[0] // MAX_GROUP):

@@ -65,8 +65,12 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16.")] = "auto",
     batch_size: Annotated[
-        int, typer.Option(min=0, help="Targets of an image in a batch; 0 finds it from memory.")
+        int, typer.Option(min=0, help="Targets in a batch; 0 finds it from memory.")
     ] = 0,
+    together: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images whose targets may share batches.  [default: 4]"),
+    ] = None,
     root: Annotated[
         str | None, typer.Option(help="Where pictures lie.  [default: where the manifest does]")
     ] = None,
@@ -132,6 +136,7 @@ def run(
         index=shard[0],
         of=shard[1],
         format=format,
+        together=together or 0,
         retry=retry_errors,
         verify=verify,
         command=command_line(),

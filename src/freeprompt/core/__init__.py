@@ -10,6 +10,7 @@ from freeprompt.core.loop import Denoised, Progress, denoise
 from freeprompt.core.model import Model
 from freeprompt.core.rows import PAIR, SOURCE, TARGET, TRIPLE, Row, Rows, Text
 from freeprompt.core.run import Run
+from freeprompt.core.runs import Runs
 from freeprompt.core.schedule import DDIM, Schedule
 from freeprompt.core.sites import Site, Sites
 from freeprompt.core.stochastic import Stochastic
@@ -33,6 +34,7 @@ __all__ = [
     "Row",
     "Rows",
     "Run",
+    "Runs",
     "Schedule",
     "Share",
     "ShareFeature",

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from freeprompt.core.attention import Call, attend
 from freeprompt.core.control import Control
 from freeprompt.core.rows import Rows
 from freeprompt.core.sites import Site, describe
@@ -64,6 +67,11 @@ class Run:
         self.set_live(())
 
     @property
+    def count(self) -> int:
+        """Number of batch rows."""
+        return len(self.rows)
+
+    @property
     def sites(self) -> frozenset[Site]:
         """All sites that some control wants."""
         return frozenset().union(*(planned.sites for planned in self._plan))
@@ -84,6 +92,19 @@ class Run:
         """Publish the live controls of every site, as tuples that compiled code can guard on."""
         live = tuple(live)
         self.live = {site: tuple(p.control for p in live if site in p.sites) for site in self.sites}
+
+    def attended(self, site: Site, call: Call) -> Tensor:
+        """Compute attention under the controls that are live at its site."""
+        self.hits.append(site)
+        return attend(call, self.live[site])
+
+    def featured(self, site: Site, out: Tensor) -> Tensor:
+        """Return what becomes of a feature map under the controls that are live there."""
+        if self.live[site]:
+            self.hits.append(site)
+        for control in self.live[site]:
+            out = control.feature(site, self.step, self.rows, out)
+        return out
 
     def finish(self) -> None:
         """Check at a clean end that every control whose window was reached has acted.

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from freeprompt.core import Call, Control, Rows, Run, Site, attend
+from freeprompt.core import Call, Control, Rows, Run, Runs, Site
 from freeprompt.errors import AlreadyAttached, UnsupportedModel
 
 
@@ -77,6 +77,29 @@ def attach(
 
 
 @contextmanager
+def attach_several(denoiser: AttentionHost, known: Sequence[Site], name: str) -> Iterator[Runs]:
+    """Install the controls of several runs, which come and go, for the length of a with-block.
+
+    Every site gets its wrapper once; who is in a pass is said by `Runs.at`. Runs are finished by
+    those who made them.
+
+    Args:
+        denoiser: The network.
+        known: All its sites.
+        name: The model's name, for messages.
+
+    Raises:
+        AlreadyAttached: if controls are attached to this network now, by any thread.
+    """
+    denoiser = getattr(denoiser, "_orig_mod", denoiser)
+    runs = Runs(known)
+    with _exclusively(denoiser, name), ExitStack() as undo:
+        _install_processors(denoiser, runs, undo, name)
+        _install_features(denoiser, runs, undo, name)
+        yield runs
+
+
+@contextmanager
 def held(denoiser: Any, name: str) -> Iterator[None]:
     """Keep a network for this thread alone: it may attach to it, and no other may.
 
@@ -85,7 +108,7 @@ def held(denoiser: Any, name: str) -> Iterator[None]:
     """
     with _lock:
         if denoiser in _attached or denoiser in _held:
-            raise _in_use(name)
+            raise in_use(name)
         _held[denoiser] = threading.get_ident()
     try:
         yield
@@ -99,7 +122,7 @@ def _exclusively(denoiser: AttentionHost, name: str) -> Iterator[None]:
     with _lock:
         here = threading.get_ident()
         if denoiser in _attached or _held.get(denoiser, here) != here:
-            raise _in_use(name)
+            raise in_use(name)
         _attached.add(denoiser)
     try:
         yield
@@ -108,14 +131,16 @@ def _exclusively(denoiser: AttentionHost, name: str) -> Iterator[None]:
             _attached.discard(denoiser)
 
 
-def _in_use(name: str) -> AlreadyAttached:
+def in_use(name: str) -> AlreadyAttached:
     return AlreadyAttached(
         f"Controls are already attached to {name!r}. One model holds one set of controls "
         "at a time: finish that run first, queue this one, or load a second copy."
     )
 
 
-def _install_processors(denoiser: AttentionHost, run: Run, undo: ExitStack, name: str) -> None:
+def _install_processors(
+    denoiser: AttentionHost, run: Run | Runs, undo: ExitStack, name: str
+) -> None:
     sites = [site for site in run.sites if site.kind != "feature"]
     if not sites:
         return
@@ -130,26 +155,21 @@ def _install_processors(denoiser: AttentionHost, run: Run, undo: ExitStack, name
     )
 
 
-def _install_features(denoiser: AttentionHost, run: Run, undo: ExitStack, name: str) -> None:
+def _install_features(denoiser: AttentionHost, run: Run | Runs, undo: ExitStack, name: str) -> None:
     for site in run.sites:
         if site.kind == "feature":
             handle = denoiser.get_submodule(site.path).register_forward_hook(_feature(site, run))
             undo.callback(handle.remove)
 
 
-def _feature(site: Site, run: Run) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+def _feature(site: Site, run: Run | Runs) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     def hook(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-        live = run.live[site]
-        if live:
-            run.hits.append(site)
-        for control in live:
-            out = control.feature(site, run.step, run.rows, out)
-        return out
+        return run.featured(site, out)
 
     return hook
 
 
-def delegate(inner: Any, site: Site, run: Run, name: str) -> Any:
+def delegate(inner: Any, site: Site, run: Run | Runs, name: str) -> Any:
     """Wrap one attention module's own processor."""
     kind: Any = type(inner)
     return _delegate_class(kind, isinstance(inner, nn.Module))(inner, site, run, name)
@@ -165,7 +185,7 @@ def _delegate_class(inner: Any, is_module: bool) -> type:
     """
 
     class Delegate(nn.Module if is_module else object):  # type: ignore[misc]
-        def __init__(self, inner: Any, site: Site, run: Run, name: str):
+        def __init__(self, inner: Any, site: Site, run: Run | Runs, name: str):
             super().__init__()
             self.inner, self.site, self.run, self.name = inner, site, run, name
             self.mode = _Interceptor(site, run, name)
@@ -197,7 +217,7 @@ class _Interceptor(TorchFunctionMode):
     processor was entered: torch.compile loses what a mode that is made in a graph counts itself.
     """
 
-    def __init__(self, site: Site, run: Run, name: str):
+    def __init__(self, site: Site, run: Run | Runs, name: str):
         super().__init__()
         self.site, self.run, self.name = site, run, name
         self.before = 0
@@ -213,8 +233,7 @@ class _Interceptor(TorchFunctionMode):
         first = len(self.run.hits) == self.before
         if func is not F.scaled_dot_product_attention or not first:
             return func(*args, **(kwargs or {}))
-        self.run.hits.append(self.site)
-        return attend(self._call(*args, **(kwargs or {})), self.run.live[self.site])
+        return self.run.attended(self.site, self._call(*args, **(kwargs or {})))
 
     def _call(
         self,
@@ -228,15 +247,15 @@ class _Interceptor(TorchFunctionMode):
         **options: Any,
     ) -> Call:
         grid = self.site.grid(*self.run.latent_size)
-        if query.shape[2] != grid[0] * grid[1] or query.shape[0] != len(self.run.rows):
+        if query.shape[2] != grid[0] * grid[1] or query.shape[0] != self.run.count:
             raise UnsupportedModel(
                 f"Attention at {self.site.name} of {self.name!r} has {tuple(query.shape)} queries "
-                f"(batch, heads, tokens, head_dim); expected {len(self.run.rows)} rows of a "
+                f"(batch, heads, tokens, head_dim); expected {self.run.count} rows of a "
                 f"{grid[0]}x{grid[1]} grid. Token merging and similar patches cannot be edited."
             )
         return Call(
             site=self.site,
-            run=self.run,
+            run=self.run,  # type: ignore[arg-type]  # of several, each gets its own
             q=query,
             k=key,
             v=value,

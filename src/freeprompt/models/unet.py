@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -19,7 +20,8 @@ from freeprompt.models.fingerprint import fingerprint
 from freeprompt.models.hints import HintNetwork, Hints, no_image
 from freeprompt.models.lending import lend
 from freeprompt.models.memory import Memory
-from freeprompt.models.seam import attach
+from freeprompt.models.passes import Lane, Pass
+from freeprompt.models.seam import attach, in_use
 from freeprompt.models.text import spell, tokenize
 from freeprompt.models.walk import unet_sites
 
@@ -65,6 +67,7 @@ class UNetModel:
         hints: The control images of the edit at hand, if it has some.
         room: What an inpainting network sees of the edit at hand: 1 where it may paint, and the
             latent of the picture without that part, (1, 1 + channels, height, width).
+        lane: What evaluates its batches, if it is one of several edits that go on side by side.
     """
 
     TEXT_ENCODERS: tuple[str, ...] = ("text_encoder",)
@@ -78,6 +81,7 @@ class UNetModel:
         self.networks: tuple[HintNetwork, ...] = ()
         self.hints: Hints | None = None
         self.room: Tensor | None = None
+        self.lane: Lane | None = None
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
@@ -177,14 +181,23 @@ class UNetModel:
         # a tensor, as the stock pipeline passes: a plain number would recompile at every step
         t = torch.tensor(timestep, device=x.device)
         given = self.conditions(x, text)
+        asked = Pass(
+            sample=self._widened(x, text),
+            timestep=t,
+            states=text.states,
+            given={**given, **self._hinted(x, t, text, given)},
+        )
+        return self.evaluate(asked) if self.lane is None else self.lane.evaluate(asked)
+
+    def evaluate(self, asked: Pass) -> Tensor:
+        """Return the network's answer to one batch."""
         with self._thrift():
             answer: Tensor = self.pipe.unet(
-                self._widened(x, text),
-                t,
-                encoder_hidden_states=text.states,
+                asked.sample,
+                asked.timestep,
+                encoder_hidden_states=asked.states,
                 return_dict=False,
-                **given,
-                **self._hinted(x, t, text, given),
+                **asked.given,
             )[0]
         return answer
 
@@ -237,6 +250,20 @@ class UNetModel:
         """What provenance says of the control images."""
         return () if self.hints is None else tuple(h.describe() for h in self.hints.hints)
 
+    def beside(self, lane: Lane | None) -> Self:
+        """Return this model as one of several edits uses it that go on side by side.
+
+        A new adapter of the same pipeline, which is not changed; with books of its own.
+
+        Args:
+            lane: What evaluates its batches together with those of the others; None for nobody.
+        """
+        made = copy.copy(self)
+        made.lane, made.cuts, made.sample_forwards = lane, {}, 0
+        # stepping down would move the weights under the feet of the others
+        made.memory = replace(self.memory, step_down=False)
+        return made
+
     def _thrift(self) -> AbstractContextManager[object]:
         """Bound what attention holds at a time, if that was asked for."""
         limit = self.memory.attention_mib
@@ -252,10 +279,14 @@ class UNetModel:
 
     def attach(self, controls: Sequence[Control], rows: Rows) -> AbstractContextManager[Run]:
         """Install controls for the length of a with-block and restore the model exactly."""
+        if self.lane is not None:
+            return self.lane.attach(Run(controls, rows, self.sites, self.name))
         return attach(self.pipe.unet, self.sites, controls, rows, self.name)
 
     def lend(self, kind: str) -> AbstractContextManager[Mapping[str, nn.Parameter]]:
         """Lend weights for training, for the length of a with-block, and restore them exactly."""
+        if self.lane is not None:
+            raise in_use(self.name)
         return lend(self.pipe.unet, kind, self.name)
 
     def fingerprint(self) -> str:
