@@ -1,6 +1,6 @@
 """What `FPE(record="inversion")` changes in a real image's edit, against the default.
 
-    python benchmarks/recording.py [--model NAME] [--steps N] [--json FILE]
+    python benchmarks/recording.py [--model NAME] [--steps N] [--sites SITES] [--json FILE]
 
 Taping queries and keys while inverting saves the source's rows, but the network saw them one noise
 level nearer to the image than the step that uses them. This measures what that does. Rendered
@@ -78,8 +78,10 @@ def latent_psnr(found: Tensor, right: Tensor) -> float:
     return float(10 * torch.log10((right.max() - right.min()).double() ** 2 / error))
 
 
-def compare(editor: fp.Editor, scene: Scene, change: dict[str, str], steps: int) -> list[Any]:
-    """Return one row for each number of fixed-point iterations."""
+def compare(
+    editor: fp.Editor, scene: Scene, change: dict[str, str], steps: int, shared: dict[str, str]
+) -> list[Any]:
+    """Return one row for each number of fixed-point iterations; `shared` may name the layers."""
     side = editor.model.native_size
     image, wanted = (Image.fromarray(s.render(side).image) for s in (scene, scene.edited(**change)))
     target = scene.edited(**change).caption()
@@ -87,7 +89,7 @@ def compare(editor: fp.Editor, scene: Scene, change: dict[str, str], steps: int)
         {
             "edit": f"{scene.caption()} → {target}",
             "iterations": iterations,
-            **_row(editor, image, wanted, target, steps, iterations),
+            **_row(editor, image, wanted, target, steps, {"iterations": iterations, **shared}),
         }
         for iterations in ITERATIONS
     ]
@@ -99,13 +101,12 @@ def _row(
     wanted: Image.Image,
     target: str,
     steps: int,
-    iterations: int,
+    settings: dict[str, Any],
 ) -> dict[str, float | int]:
-    settings = {"iterations": iterations}
     default = edit(editor, image, target, steps, **settings)
     taped = edit(editor, image, target, steps, record="inversion", **settings)
     with warnings.catch_warnings(action="ignore", category=FreepromptWarning):
-        unshared = edit(editor, image, target, steps, sites="none", **settings)
+        unshared = edit(editor, image, target, steps, **{**settings, "sites": "none"})
     return {
         "latents": latent_psnr(taped.latent, default.latent),
         "pictures": psnr(taped.picture, default.picture),
@@ -137,12 +138,14 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--model", default=embedded, help=f"name, folder or Hub id ({embedded})")
     options.add_argument("--steps", type=int, default=50, metavar="N", help="denoising steps (50)")
+    options.add_argument("--sites", help="layers that are shared (the model's own)")
     given = options.parse_args()
     one_thread()
     editor = fp.load(given.model, device="cpu", dtype="float32")
+    shared = {} if given.sites is None else {"sites": given.sites}
     rows = []
     for seed, (prompt, change) in enumerate(EDITS):
-        rows += compare(editor, parse_scene(prompt, seed=seed), change, given.steps)
+        rows += compare(editor, parse_scene(prompt, seed=seed), change, given.steps, shared)
     report = Report()
     means = [mean_of(rows, iterations) for iterations in ITERATIONS]
     shown = [_rounded(row) for row in (*rows, *means)]

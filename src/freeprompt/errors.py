@@ -4,7 +4,7 @@
     ├── ConfigError (ValueError)      a value the user gave is not usable
     │   ├── UnknownMethod             no method of that name
     │   ├── UnknownInversion          no inversion of that name
-    │   ├── UnknownModel              neither a catalogue name, a folder nor a Hub id
+    │   ├── UnknownModel              neither a catalogue name, folder, file nor Hub id
     │   ├── BadSiteExpression         a site expression that cannot be read
     │   └── BadFraction               a share of the steps outside [0, 1]
     ├── ImageError (ValueError)       a file that is not a usable image
@@ -48,7 +48,7 @@ class UnknownInversion(ConfigError):
 
 
 class UnknownModel(ConfigError):
-    """Neither a catalogue name, a folder nor a Hub id."""
+    """Neither a catalogue name, a folder, a file nor a Hub id."""
 
 
 class BadSiteExpression(ConfigError):
