@@ -176,7 +176,7 @@ def overhead(args: Namespace, report: Report) -> None:
         if not args.engines or "loop" in args.engines:
             table.append(loop(manifest, args))
     name = "a tiny model" if args.tiny else "emoji-sd"
-    title = f"Overhead, {name}, {args.images} images x 2 targets, {args.steps} steps"
+    title = f"Overhead, {name}, {args.images} images x {args.targets} targets, {args.steps} steps"
     report.add(title, table)
 
 
@@ -331,6 +331,9 @@ def main() -> None:
     made.add_argument("--writer", action="store_true")
     made.add_argument("--one", type=int, help="used by --memory")
     args = made.parse_args()
+    least = 3 * max(args.together)
+    if args.images < least:
+        made.error(f"--images must be at least {least}: three groups, one of them not counted")
     one_thread()
     if args.one:
         one(args.one, args.still)

@@ -22,6 +22,9 @@ def claims(
     ] = False,
     pairs: Annotated[int | None, typer.Option(help="Pairs to edit.  [default: 200]")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.  [default: 50]")] = None,
+    curve: Annotated[
+        int | None, typer.Option(help="Pairs of curves, which decide no verdict.  [default: 48]")
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(help="Pictures a class for the probes.  [default: 40]")
     ] = None,
@@ -46,7 +49,7 @@ def claims(
     if not only_write:
         from freeprompt.cli.loading import load
 
-        given: dict[str, Any] = {"pairs": pairs, "steps": steps, "seeds": samples}
+        given: dict[str, Any] = {"pairs": pairs, "curve": curve, "steps": steps, "seeds": samples}
         budget = replace(
             QUICK if quick else Budget(), **{k: v for k, v in given.items() if v is not None}
         )

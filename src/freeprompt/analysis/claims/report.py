@@ -62,8 +62,8 @@ def command(name: str, budget: Budget) -> str:
     if budget.quick:
         return f"freeprompt claims {name} --quick"
     return (
-        f"freeprompt claims {name} --pairs {budget.pairs} --steps {budget.steps} "
-        f"--samples {budget.seeds}"
+        f"freeprompt claims {name} --pairs {budget.pairs} --curve {budget.curve} "
+        f"--steps {budget.steps} --samples {budget.seeds}"
     )
 
 
