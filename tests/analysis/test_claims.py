@@ -196,7 +196,7 @@ def results(tmp_path):
 def test_the_document_shows_the_results(results, tmp_path):
     run.write(results, tmp_path / "docs" / "images" / "claims", tmp_path / "docs" / "claims.md")
     text = (tmp_path / "docs" / "claims.md").read_text(encoding="utf-8")
-    assert "`freeprompt claims R4 --pairs 240 --steps 50 --samples 40`" in text
+    assert "`freeprompt claims R4 --pairs 240 --curve 48 --steps 50 --samples 40`" in text
     assert "0.93 [0.88, 0.98]" in text
     assert "weights 0123456789ab" in text
     assert "![The edited word's cross maps must not be replaced](images/claims/R4.png)" in text
