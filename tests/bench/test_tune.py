@@ -69,6 +69,19 @@ def test_the_best_on_each_track_is_kept() -> None:
     assert chosen == {("fpe", "generated"): {}, ("fpe", "real"): {"share": 0.4}}
 
 
+def missed(settings, *criteria):
+    """Two edits, none of them right, that each miss these criteria."""
+    return [{**r, "failed": list(criteria)} for r in tried("fpe", settings, [0.0, 0.0])]
+
+
+def test_a_tie_is_won_neither_by_no_edit_nor_by_another_picture() -> None:
+    unchanged, another = {"share": 1.0}, {"share": 0.1}
+    rows = missed({}, "success") + missed(another, "kept", "layout", "background", "ideal")
+    rows += [{**r, "failed": ["kept"]} for r in missed({"share": 0.5})]
+    rows += missed(unchanged, "success")
+    assert best_settings(Results(tuple(rows))) == {("fpe", "real"): {"share": 0.5}}
+
+
 def test_the_choice_can_be_run() -> None:
     settings = {"share": 0.4, "half": "both", "replay": False}
     text = tuned_toml({("fpe", "real"): settings, ("sdedit", "generated"): {}}, ["by hand"])

@@ -181,7 +181,8 @@ def _markdown_table(table: Table) -> Iterator[str]:
     yield line(table.head)
     yield line(["---", *["---:"] * (len(table.head) - 1)])
     for number, row in enumerate(table.rows):
-        yield line([f"**{cell}**" for cell in row] if number in table.strong else row)
+        strong = number in table.strong
+        yield line([f"**{cell}**" if strong and cell else cell for cell in row])
 
 
 def _write(path: Path, text: str) -> None:

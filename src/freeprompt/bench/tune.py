@@ -14,6 +14,7 @@ import numpy as np
 from freeprompt.bench.items import TRACKS
 from freeprompt.bench.plan import Plan
 from freeprompt.bench.table import Results, value
+from freeprompt.bench.truth import CRITERIA
 from freeprompt.core import Sites
 from freeprompt.core.params import Spec
 from freeprompt.errors import ConfigError
@@ -124,8 +125,10 @@ def _accepted(method: str, settings: Settings) -> bool:
 def best_settings(results: Results) -> dict[tuple[str, str], Settings]:
     """Choose settings from the results of a tuning plan.
 
-    The headline rate decides, then the share of criteria that are met, then whoever came first,
-    which is the defaults. Settings that ended in an error anywhere lose to those that did not.
+    The headline rate decides, then the smaller of how often the edit succeeds and how much of the
+    other criteria is met (so that neither an unchanged source nor a new picture wins a tie), then
+    whoever came first, which is the defaults. Settings that ended in an error anywhere lose to
+    those that did not.
 
     Returns:
         By method and track, what to set.
@@ -143,8 +146,15 @@ def best_settings(results: Results) -> dict[tuple[str, str], Settings]:
 def _merit(everyone: Results, label: str) -> tuple[float, float, float]:
     results = everyone.by(label)
     right = [value(row, "right") or 0.0 for row in results.rows]
-    met = [5.0 if row["error"] else float(len(row["failed"])) for row in results.rows]
-    return -float(results.errors), sum(right) / len(right), -sum(met) / len(met)
+    return -float(results.errors), sum(right) / len(right), _balance(results)
+
+
+def _balance(results: Results) -> float:
+    """Return the smaller of the shares of edits that succeed, and of other criteria met."""
+    met = [set() if row["error"] else set(CRITERIA) - set(row["failed"]) for row in results.rows]
+    edited = sum("success" in one for one in met)
+    kept = sum(len(one - {"success"}) for one in met) / (len(CRITERIA) - 1)
+    return min(edited, kept) / len(met)
 
 
 def tuned_toml(chosen: dict[tuple[str, str], Settings], about: Sequence[str]) -> str:
