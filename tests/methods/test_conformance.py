@@ -105,11 +105,11 @@ def test_a_real_image_with_and_without_a_source_prompt(editor, picture, name):
 def test_the_generated_source_is_the_plain_one(editor, name):
     """Whatever a method does, the picture that is kept is the one without it."""
     other = few(name) if METHODS[name].instructs else {"steps": STEPS, "sites": "self:7"}
-    plain = editor.edit(SOURCE + " at night", source=SOURCE, **other).source
-    kept = editor.edit(TARGET, source=SOURCE, **few(name)).source
-    assert furthest(plain, kept) <= 1  # its batch has another size in methods without a pair
-    if issubclass(METHODS[name], TwoBranch):
-        assert plain.tobytes() == kept.tobytes()
+    plain = editor.edit(SOURCE + " at night", source=SOURCE, **other)
+    kept = editor.edit(TARGET, source=SOURCE, **few(name))
+    # where the batch is another, the last bit of a product may be another
+    exact = kept.provenance.sample_forwards == plain.provenance.sample_forwards
+    assert furthest(plain.source, kept.source) <= (0 if exact else 1)
 
 
 @pytest.mark.filterwarnings("ignore::freeprompt.errors.FreepromptWarning")
@@ -127,7 +127,7 @@ def test_an_empty_window_edits_nothing_and_says_so(editor, name):
         exact = empty.provenance.sample_forwards == plain.provenance.sample_forwards
         assert furthest(empty.images[0], plain.images[0]) <= (0 if exact else 1)
     else:
-        assert pixels(empty.images) == pixels([empty.source])
+        assert furthest(empty.images[0], empty.source) <= 1
 
 
 def test_counted_work(editor, picture, name):
