@@ -8,7 +8,7 @@ from typing import TypeVar
 from freeprompt.api.editor import Editor
 from freeprompt.errors import ConfigError
 from freeprompt.models import UNetModel
-from freeprompt.models.memory import ran_out
+from freeprompt.models.memory import ran_out, release
 from freeprompt.models.side_by_side import Ended, side_by_side
 
 T = TypeVar("T")
@@ -63,10 +63,15 @@ def ended_together(editor: Editor, edits: Sequence[Callable[[Editor], T]]) -> li
     if len(edits) == 1 or editor.model.memory.compile:
         return [_alone(editor, edit) for edit in edits]
     wrapped = [partial(_with_model, editor, edit) for edit in edits]
-    return [
-        _alone(editor, edit) if ended.error is not None and ran_out(ended.error) else ended
-        for edit, ended in zip(edits, side_by_side(editor.model, wrapped), strict=True)
-    ]
+    ended = list(side_by_side(editor.model, wrapped))
+    short = [i for i, one in enumerate(ended) if one.error is not None and ran_out(one.error)]
+    for i in short:
+        ended[i] = Ended()  # the frames of its error hold tensors
+    if short:
+        release(editor.model.device)
+    for i in short:
+        ended[i] = _alone(editor, edits[i])
+    return ended
 
 
 def _with_model(editor: Editor, edit: Callable[[Editor], T], model: UNetModel) -> T:
