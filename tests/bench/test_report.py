@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from freeprompt.bench.document import Table, write_html, write_markdown
-from freeprompt.bench.plot import Axis, Point, pareto, scatter
-from freeprompt.bench.report import build
+from freeprompt.bench.plot import Axis, Point, pareto, scatter, ticks
+from freeprompt.bench.report import build, without_common_steps
 from freeprompt.bench.scores import SCORES
 from freeprompt.bench.store import Store
 from freeprompt.bench.table import Results, headline
@@ -197,3 +197,34 @@ def test_an_empty_run_has_no_report(tmp_path) -> None:
     (tmp_path / "rows.jsonl").write_text("")
     with pytest.raises(ConfigError, match="no results"):
         build(Store(tmp_path))
+
+
+def stepped(label, steps):
+    contender = {"method": label.split()[0]} | ({"steps": steps} if steps else {})
+    return row(label, "1", 1.0, contender=contender)
+
+
+def test_steps_that_all_have_are_said_once() -> None:
+    labels = ("fpe (steps=20)", "p2p (tuned, steps=20)", "pnp (steps=20, guidance=5)")
+    rows = (*(stepped(label, 20) for label in labels), stepped("turbo-edit", None))
+    rows += ({**stepped("fpe", None), "track": "generated"},)  # it may be said on one track alone
+    short, said = without_common_steps(Results(rows))
+    assert short.labels == ("fpe", "p2p (tuned)", "pnp (guidance=5)", "turbo-edit")
+    assert said.startswith("20 steps, but for")
+    for more in (stepped("fpe", None), stepped("sdedit (steps=10)", 10)):
+        mixed = Results((*rows, more))
+        assert without_common_steps(mixed) == (mixed, "")
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        ((0.55, 0.95), [0.6, 0.7, 0.8, 0.9]),
+        ((6.1, 99.4), [25.0, 50.0, 75.0]),
+        ((-1.0, 1.0), [-1.0, -0.5, 0.0, 0.5, 1.0]),
+        ((22.5, 42.2), [25, 30, 35, 40]),
+        ((1000.0, 4500.0), [1000, 2000, 3000, 4000]),
+    ],
+)
+def test_axes_have_round_values(span, expected) -> None:
+    assert ticks(*span) == pytest.approx(expected)

@@ -1,5 +1,6 @@
 """Scatter plots as SVG, drawn by hand: no library, no font file, one text that goes anywhere."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -86,23 +87,32 @@ class _Frame:
         )
 
     def grid(self) -> list[str]:
-        """Five lines each way, with their values."""
+        """Some lines each way, at round values."""
         parts = []
-        for i in range(5):
-            xv = self.x[0] + (self.x[1] - self.x[0]) * i / 4
-            yv = self.y[0] + (self.y[1] - self.y[0]) * i / 4
-            px, py = self.at(Point(label="", x=xv, y=yv))
+        for value in ticks(*self.x):
+            x, _ = self.at(Point(label="", x=value, y=self.y[0]))
             parts += [
-                f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
                 'stroke="#eee"/>',
-                f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}" '
-                'stroke="#eee"/>',
-                f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle" '
-                f'fill="#555">{xv:.4g}</text>',
-                f'<text x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end" fill="#555">'
-                f"{yv:.4g}</text>",
+                f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle" '
+                f'fill="#555">{value:.4g}</text>',
+            ]
+        for value in ticks(*self.y):
+            _, y = self.at(Point(label="", x=self.x[0], y=value))
+            parts += [
+                f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eee"/>',
+                f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="#555">'
+                f"{value:.4g}</text>",
             ]
         return parts
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return two to five round values from `low` to `high`, which is greater."""
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough)
+    return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What a run says, as blocks: tables, plots, examples, and how it was made."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,16 +42,31 @@ def build(store: Store) -> list[Block]:
     about, results = store.about(), Results(tuple(store.rows()))
     if not results.rows:
         raise ConfigError(f"There are no results in '{store.folder}' yet. Let the run go on.")
-    blocks: list[Block] = [Heading(f"Leaderboard: {about['dataset']}", 1), *_opening(about)]
+    results, common = without_common_steps(results)
+    blocks: list[Block] = [Heading(f"Leaderboard: {about['dataset']}", 1), *_opening(about, common)]
     for track in results.tracks:
         blocks += _track(results.on(track), track, store.folder / "pictures")
     return [*blocks, *_ending(about, results)]
 
 
-def _opening(about: dict[str, Any]) -> Iterator[Block]:
+def without_common_steps(results: Results) -> tuple[Results, str]:
+    """Leave out of the labels a number of steps that all have, and say it once."""
+    steps = {row["contender"].get("steps") for row in results.rows} - {None}
+    if len(steps) != 1:
+        return results, ""
+    (number,) = steps
+    mark = re.compile(rf" \(steps={number}\)|(?<=\()steps={number}, |, steps={number}(?=[,)])")
+    rows = tuple({**row, "label": mark.sub("", row["label"])} for row in results.rows)
+    short = Results(rows)
+    if any(len(short.on(t).labels) < len(results.on(t).labels) for t in results.tracks):
+        return results, ""  # some have others, and would be taken for these
+    return short, f"{number} steps, but for methods that are made for a number of their own. "
+
+
+def _opening(about: dict[str, Any], common: str) -> Iterator[Block]:
     yield Text(
         f"Model {about['model']} (weights {about['fingerprint']}), {about['dtype']} on "
-        f"{about['device']}. Numbers in brackets are 95 % bootstrap intervals over items. "
+        f"{about['device']}. {common}Numbers in brackets are 95 % bootstrap intervals over items. "
         "Baselines stand among the methods: "
         + "; ".join(f"{name}: {what}" for name, what in BASELINES.items())
         + "."
