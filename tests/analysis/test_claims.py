@@ -214,7 +214,7 @@ def test_a_quick_run_is_marked(results, tmp_path):
     settings = {"model": "emoji-sd", "fingerprint": "0123456789abcdef", "picture": None}
     report.save(claim, r4(0.3, 0.2, (0.5, 0.7)).tables, QUICK, settings, results)
     text = report.document(run.CLAIMS, results, "images")
-    assert "**This is a quick run**: 8 pairs, fewer than the 200 of a full run" in text
+    assert "**Quick runs** (R4): 8 pairs, fewer than the 200 of a full run" in text
     assert "*quick run: 0 of 3 checks hold, too few pairs for a verdict*" in text
     assert "does not hold on emoji-sd**" not in text  # a verdict needs more than eight pairs
     assert "`freeprompt claims R4 --quick`" in text

@@ -36,9 +36,9 @@ intervals over seeds. A Δ is the paired difference to the plain generation of t
 """
 
 QUICK_NOTE = """
-> **This is a quick run**: {settings}.
-> It shows that the machinery works. Its figures are too few to rest a verdict on, so none is given
-> but where equality or cost is counted.
+> **Quick runs** ({names}): {settings}.
+> They show that the machinery works. Their figures are too few to rest a verdict on, so none is
+> given but where equality or cost is counted.
 """
 
 
@@ -91,8 +91,10 @@ def document(claims: Sequence[Claim], results: Path, images: str, *, maps: bool 
     known = [data for data in found.values() if data]
     model = known[0]["model"] if known else "emoji-sd"
     parts = [HEAD.format(model=model)]
-    if any(data["quick"] for data in known):
-        parts.append(QUICK_NOTE.format(settings=_settings(next(d for d in known if d["quick"]))))
+    quick = [data for data in known if data["quick"]]
+    if quick:
+        names = ", ".join(data["claim"] for data in quick)
+        parts.append(QUICK_NOTE.format(names=names, settings=_settings(quick[0])))
     parts.append(_overview(claims, found))
     parts += [_section(claim, found[claim.name], images) for claim in claims]
     if maps:
