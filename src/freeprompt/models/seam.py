@@ -132,6 +132,7 @@ def _exclusively(denoiser: AttentionHost, name: str) -> Iterator[None]:
 
 
 def in_use(name: str) -> AlreadyAttached:
+    """Return the error of a model that is taken."""
     return AlreadyAttached(
         f"Controls are already attached to {name!r}. One model holds one set of controls "
         "at a time: finish that run first, queue this one, or load a second copy."
