@@ -37,15 +37,16 @@ def test_run_report_compare(freeprompt, here, model) -> None:  # noqa: F811
     end = freeprompt("bench", "report", "run")
     assert end.out.split() == ["run/report.html", "run/report.md"]
     page = (here / "run" / "report.html").read_text()
-    assert "fpe (share=0.5, steps=3)" in page
+    assert "3 steps, but for methods" in page
+    assert "fpe (share=0.5)" in page
     end = freeprompt("bench", "compare", "run", "ideal", "sdedit (steps=3)", "--json")
     (right,) = [row for row in json.loads(end.out) if row["score"].startswith("right")]
     assert (right["first"], right["second"], right["won"]) == ("100.0", "0.0", 1)
-    table = freeprompt("bench", "compare", "run", "ideal", "sdedit (steps=3)", "--score", "layout")
+    table = freeprompt("bench", "compare", "run", "ideal", "sdedit", "--score", "layout")
     assert "layout ↑" in table.out and "right" not in table.out
-    wrong = freeprompt("bench", "compare", "run", "ideal", "sdedit")
+    wrong = freeprompt("bench", "compare", "run", "ideal", "sdedi")
     assert wrong.code == 2
-    assert "did you mean 'sdedit (steps=3)'" in wrong.err
+    assert "did you mean 'sdedit'" in wrong.err
 
 
 def test_tune_then_run(freeprompt, here, model) -> None:  # noqa: F811

@@ -123,8 +123,11 @@ def compare(
 ) -> None:
     """Compare two contenders item by item, with bootstrap intervals of the difference."""
     from freeprompt.bench import Results, Store
+    from freeprompt.bench.report import without_common_steps
 
     whole = Results(tuple(Store(results).rows()))
+    if not {first, second} <= set(whole.labels):  # then as reports call them
+        whole, _ = without_common_steps(whole)
     found = [
         row
         for track in whole.tracks
