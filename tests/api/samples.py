@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from freeprompt.models.tiny import tiny_sd
+from freeprompt.models.unet import UNetModel
 
 SOURCE, TARGET, OTHER = "a red dog in the park", "a blue cat in the park", "a green car"
 SIDE = 16  # native pixels of `small_sd`
@@ -152,3 +153,27 @@ def told() -> Iterator[list[str]]:
         warnings.simplefilter("always")
         yield messages
     messages += [str(w.message) for w in caught]
+
+
+def counted_passes(monkeypatch) -> list[int]:
+    """Return a list that gets the number of rows of every evaluation."""
+    sizes, evaluate = [], UNetModel.evaluate
+
+    def counted(self, asked):
+        sizes.append(len(asked))
+        return evaluate(self, asked)
+
+    monkeypatch.setattr(UNetModel, "evaluate", counted)
+    return sizes
+
+
+def leave_room_for(rows: int, monkeypatch) -> None:
+    """Let evaluations of more rows run out of memory."""
+    evaluate = UNetModel.evaluate
+
+    def small(self, asked):
+        if len(asked) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return evaluate(self, asked)
+
+    monkeypatch.setattr(UNetModel, "evaluate", small)

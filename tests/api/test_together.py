@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from tests.api.samples import small_sd
+from tests.api.samples import counted_passes, leave_room_for, small_sd
 
 import freeprompt as fp
 from freeprompt.core import PAIR, SOURCE, MapStore, Share, Sites, Window
@@ -29,14 +29,7 @@ def editor():
 @pytest.fixture
 def passes(monkeypatch):
     """Number of rows of every evaluation."""
-    sizes, evaluate = [], UNetModel.evaluate
-
-    def counted(self, asked):
-        sizes.append(len(asked))
-        return evaluate(self, asked)
-
-    monkeypatch.setattr(UNetModel, "evaluate", counted)
-    return sizes
+    return counted_passes(monkeypatch)
 
 
 def edit(method, seed=0, target="a red cat", **more):
@@ -156,14 +149,7 @@ def test_what_fails_together_fails_each_with_the_reason(editor, monkeypatch) -> 
 
 
 def test_out_of_memory_together_is_done_alone(editor, monkeypatch) -> None:
-    evaluate = UNetModel.evaluate
-
-    def small(self, asked):
-        if len(asked) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return evaluate(self, asked)
-
-    monkeypatch.setattr(UNetModel, "evaluate", small)
+    leave_room_for(4, monkeypatch)
     made = fp.together(editor, [edit("fpe", 0), edit("fpe", 1)])
     assert [one.provenance.seed for one in made] == [0, 1]
 

@@ -4,14 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from tests.api.samples import counted_passes, leave_room_for
 from tests.batch.samples import EDITS, asked_together, pictures, results, same, write_rows
 
 from freeprompt.batch import Pool, Store, run
 from freeprompt.batch.jobs import Group, Job
 from freeprompt.batch.worker import Worker
-from freeprompt.models.unet import UNetModel
 
 
 def test_pictures_are_those_of_each_image_alone(whole, whole_together) -> None:
@@ -34,13 +33,7 @@ def test_records_say_who_was_beside(whole_together) -> None:
 
 def test_passes_are_shared(tmp_path, manifest, model, monkeypatch) -> None:
     """An inversion of two images costs as many passes as of one."""
-    sizes, evaluate = [], UNetModel.evaluate
-
-    def counted(self, asked):
-        sizes.append(len(asked))
-        return evaluate(self, asked)
-
-    monkeypatch.setattr(UNetModel, "evaluate", counted)
+    sizes = counted_passes(monkeypatch)
     rows = [{"id": f"{i}", "image": f"{i}.png", "target": "a cat"} for i in range(2)]
     for i in range(2):
         shutil.copy(manifest.parent / f"{i}.png", tmp_path)
@@ -65,29 +58,16 @@ def test_what_is_damaged_is_made_again_in_the_same_company(
     out = shutil.copytree(whole_together, tmp_path / "copy")
     by = {row["id"]: out / row["file"] for row in results(out) if not row["error"]}
     by["1/a dog"].unlink()
-    widest, evaluate = [0], UNetModel.evaluate
-
-    def counted(self, asked):
-        widest[0] = max(widest[0], len(asked))
-        return evaluate(self, asked)
-
-    monkeypatch.setattr(UNetModel, "evaluate", counted)
+    sizes = counted_passes(monkeypatch)
     assert run(asked_together(manifest, model, out)).done == EDITS
-    assert widest == [2 * (1 + 2 * 3)]  # a source row and three targets of each image
+    assert max(sizes) == 2 * (1 + 2 * 3)  # a source row and three targets of each image
     same(out, whole_together)
 
 
 def test_what_does_not_fit_together_is_made_alone(
     tmp_path, whole, whole_together, manifest, model, monkeypatch
 ) -> None:
-    evaluate = UNetModel.evaluate
-
-    def small(self, asked):
-        if len(asked) > 7:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return evaluate(self, asked)
-
-    monkeypatch.setattr(UNetModel, "evaluate", small)
+    leave_room_for(7, monkeypatch)
     run(asked_together(manifest, model, tmp_path / "out"))
     found = results(tmp_path / "out")
     assert [row["error"] for row in found] == [row["error"] for row in results(whole)]

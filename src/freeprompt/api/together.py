@@ -81,10 +81,7 @@ def _with_model(editor: Editor, edit: Callable[[Editor], T], model: UNetModel) -
 
 
 def _alone(editor: Editor, edit: Callable[[Editor], T]) -> Ended[T]:
-    before, ended = editor.model.sample_forwards, Ended[T]()
     try:
-        ended.result = edit(editor)
+        return Ended(result=edit(editor))
     except Exception as error:
-        ended.error = error
-    ended.sample_forwards = editor.model.sample_forwards - before
-    return ended
+        return Ended(error=error)

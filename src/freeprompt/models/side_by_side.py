@@ -35,12 +35,10 @@ class Ended(Generic[T]):
     Attributes:
         result: What it returned, if it did.
         error: What it raised, if it did.
-        sample_forwards: Its share of the work.
     """
 
     result: T | None = None
     error: BaseException | None = None
-    sample_forwards: int = 0
 
     def get(self) -> T:
         """Return the result, or raise the error."""
@@ -72,7 +70,7 @@ def side_by_side(
         finally:
             for lane in lanes:
                 lane.abandon()
-    model.sample_forwards += sum(lane.ended.sample_forwards for lane in lanes)
+    model.sample_forwards += sum(lane.model.sample_forwards for lane in lanes)
     return tuple(lane.ended for lane in lanes)
 
 
@@ -84,7 +82,7 @@ class _Lane(Generic[T]):
         self.asked: Pass | None = None
         self.answer: Tensor | BaseException | None = None
         self.run: Run | None = None
-        self._model, self._edit, self._runs = model.beside(self), edit, runs
+        self.model, self._edit, self._runs = model.beside(self), edit, runs
         self._gradients = torch.is_grad_enabled()
         self._turn: Turn = "caller"
         self._turned = threading.Condition()
@@ -119,14 +117,13 @@ class _Lane(Generic[T]):
         try:
             self._wait_for_answer()
             with torch.set_grad_enabled(self._gradients):
-                self.ended.result = self._edit(self._model)
+                self.ended.result = self._edit(self.model)
         except Abandoned:
             pass
         except BaseException as error:  # a thread that swallowed it would look like success
             self.ended.error = error
         finally:
-            self.ended.sample_forwards = self._model.sample_forwards
-            self._model.lane = None  # what outlives the edit evaluates by itself
+            self.model.lane = None  # what outlives the edit evaluates by itself
             self._pass_to("nobody")
 
     def _wait_for_answer(self) -> Tensor | None:
@@ -143,7 +140,7 @@ class _Lane(Generic[T]):
         """
         if torch.is_grad_enabled():
             with self._runs.at([(self.run, len(asked))], asked.size):
-                return self._model.evaluate(asked)
+                return self.model.evaluate(asked)
         self.asked = asked
         self._pass_to("caller")
         answer = self._wait_for_answer()
@@ -154,7 +151,7 @@ class _Lane(Generic[T]):
     def attach(self, run: Run) -> Iterator[Run]:
         """Let a run's controls act on this lane's rows, for the length of a with-block."""
         if self.run is not None:
-            raise in_use(self._model.name)
+            raise in_use(self.model.name)
         self.run = run
         try:
             yield run

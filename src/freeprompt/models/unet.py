@@ -250,13 +250,13 @@ class UNetModel:
         """What provenance says of the control images."""
         return () if self.hints is None else tuple(h.describe() for h in self.hints.hints)
 
-    def beside(self, lane: Lane | None) -> Self:
+    def beside(self, lane: Lane) -> Self:
         """Return this model as one of several edits uses it that go on side by side.
 
         A new adapter of the same pipeline, which is not changed; with books of its own.
 
         Args:
-            lane: What evaluates its batches together with those of the others; None for nobody.
+            lane: What evaluates its batches together with those of the others.
         """
         made = copy.copy(self)
         made.lane, made.cuts, made.sample_forwards = lane, {}, 0
