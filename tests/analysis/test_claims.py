@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from freeprompt.analysis.claims.exact import rule_r0, rule_r8
 from freeprompt.analysis.claims.maps import rule_r1, rule_r2, rule_r3
 from freeprompt.analysis.statistics import Estimate
 from freeprompt.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 
 def about(value, half=0.05):
@@ -218,6 +221,14 @@ def test_a_quick_run_is_marked(results, tmp_path):
     assert "*quick run: 0 of 3 checks hold, too few pairs for a verdict*" in text
     assert "does not hold on emoji-sd**" not in text  # a verdict needs more than eight pairs
     assert "`freeprompt claims R4 --quick`" in text
+
+
+def test_the_page_is_what_the_results_give_and_every_table_has_figures():
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    made = report.document(run.CLAIMS, ROOT / "results" / "claims", "images/claims", maps=True)
+    assert page == made
+    assert "|---|---|" in page
+    assert "|---|" not in page.splitlines()  # a table of labels alone
 
 
 def test_claims_by_name():

@@ -19,7 +19,9 @@ from freeprompt.analysis.claims.base import (
 from freeprompt.analysis.statistics import Estimate
 from freeprompt.images import write_json
 
+# The parts of a table show what rules read; all their figures are in the results file.
 _BRIEF = ("success", "iou", "drift", "stays", "pairs")
+_SUFFIXES = [suffix for suffix, *_ in GROUPS if suffix]
 
 HEAD = """# The paper's claims, tested on emoji-sd
 
@@ -148,11 +150,14 @@ def _section(claim: Claim, data: dict[str, Any] | None, images: str) -> str:
     if data is None:
         return "\n".join([*lines, "Not measured yet.", ""])
     lines += [f"Verdict: {_verdict(claim, data)}", ""]
-    checks = claim.rule(Tables(_tables(data)))
+    tables = _tables(data)
+    checks = claim.rule(Tables(tables))
     lines += [f"- {'yes' if check.holds else 'no'}: {check.statement}" for check in checks]
     lines += ["", f"`{data['command']}` ({_settings(data)})", ""]
-    for table in _tables(data):
-        lines += [_markdown(table), ""]
+    titles = {table.title for table in tables}
+    for table in tables:
+        part = any(table.title == f"{title}{suffix}" for title in titles for suffix in _SUFFIXES)
+        lines += [_markdown(table, _BRIEF if part else None), ""]
     if data.get("picture"):
         lines += [f"![{claim.title}]({images}/{data['picture']})", ""]
     return "\n".join(lines)
@@ -169,11 +174,10 @@ def _settings(data: dict[str, Any]) -> str:
     )
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: Table, only: Sequence[str] | None) -> str:
     names = list(dict.fromkeys(name for row in table.rows.values() for name in row))
-    if table.title.endswith(tuple(suffix for suffix, *_ in GROUPS if suffix)):
-        # the whole is in the results file; here the parts of a table have what rules read
-        names = [name for name in names if name.removeprefix("Δ ") in _BRIEF]
+    if only is not None:
+        names = [name for name in names if name.removeprefix("Δ ") in only]
     lines = [f"| {table.title} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for label, figures in table.rows.items():
         cells = [_figure(figures[name]) if name in figures else "" for name in names]
