@@ -9,7 +9,7 @@ import pytest
 from freeprompt.analysis.claims import report, run
 from freeprompt.analysis.claims.base import QUICK, Budget, Check, Table, Tables, verdict
 from freeprompt.analysis.claims.compared import rule_r9, rule_r11, rule_search
-from freeprompt.analysis.claims.edits import rule_r4, rule_r5
+from freeprompt.analysis.claims.edits import rule_r4, rule_r5, rule_r6, rule_r7
 from freeprompt.analysis.claims.exact import rule_r0, rule_r8
 from freeprompt.analysis.claims.maps import rule_r1, rule_r2, rule_r3
 from freeprompt.analysis.statistics import Estimate
@@ -39,7 +39,9 @@ def test_verdicts():
 
 def r4(color, animals, curve):
     title = "share of the steps"
-    rows = {str(i): {"success": about(v)} for i, v in enumerate(curve)}
+    rows = {
+        str(i): {"success": about(v), "Δ success": about(v - curve[0])} for i, v in enumerate(curve)
+    }
     return Tables(
         [
             Table(title=f"{title}, colour", rows={"1": {"Δ success": about(color)}}),
@@ -55,6 +57,7 @@ def r4(color, animals, curve):
         ((-0.3, -0.2, (0.9, 0.7, 0.72)), [True, True, True]),
         ((-0.03, -0.2, (0.9, 0.7, 0.6)), [False, True, True]),  # the interval reaches over 0
         ((0.3, 0.2, (0.5, 0.7)), [False, False, False]),
+        ((-0.03, 0.02, (0.8, 0.81, 0.78)), [False, False, False]),  # flat is no fall
     ],
 )
 def test_cross_maps_must_harm(figures, expected):
@@ -82,6 +85,35 @@ def test_layers():
     assert held(rule_r5(r5())) == [True] * 4
     assert held(rule_r5(r5(random=(0.9, 0.95)))) == [True, True, True, False]
     assert held(rule_r5(r5(full=(0.8, 0.95), gain=0.01))) == [False, True, False, True]
+    assert held(rule_r5(r5(full=(0.8, 0.84)))) == [True, True, False, True]  # lower by chance
+
+
+def test_the_share():
+    def sweep(*success):
+        rows = {
+            x: {"success": about(v), "iou": about(0.5 + 0.1 * i), "Δ iou": about(0.1 * i)}
+            for i, (x, v) in enumerate(zip(("0", "0.4", "1"), success, strict=True))
+        }
+        return Tables([Table(title="share of the steps", rows=rows)])
+
+    assert held(rule_r6(sweep(0.9, 0.85, 0.5))) == [True] * 3
+    assert held(rule_r6(sweep(0.9, 0.7, 0.68))) == [True, False, False]
+
+
+def test_words_that_stay():
+    def whose(others, both):
+        rows = {
+            "others": {
+                "success": about(others),
+                "Δ success": about(others - 0.9),
+                "Δ stays": about(0),
+            },
+            "others+padding": {"success": about(both)},
+        }
+        return Tables([Table(title="whose maps, all layers and steps", rows=rows)])
+
+    assert held(rule_r7(whose(0.7, 0.4))) == [True, True]
+    assert held(rule_r7(whose(0.88, 0.85))) == [False, False]
 
 
 def test_methods():
@@ -143,6 +175,7 @@ def test_self_maps_and_other_words():
 
     assert held(rule_r2(pair(0.15, 0.6, 0.9))) == [True] * 3
     assert held(rule_r2(pair(0.7, 0.6, 0.5))) == [False] * 3
+    assert held(rule_r2(pair(0.28, 0.3, 0.32))) == [True, False, False]  # apart by chance
 
     def words(article, noun):
         rows = {

@@ -141,6 +141,13 @@ class Check:
 Checks = list[Check]
 
 
+def below(lower: Estimate, higher: Estimate) -> bool:
+    """Tell whether a figure is lower than another one by more than chance: neither is inside the
+    other's interval.
+    """
+    return lower.high < higher.value and lower.value < higher.low
+
+
 def verdict(checks: Sequence[Check]) -> str:
     """Return the verdict: all, some or none of the checks hold."""
     held = sum(check.holds for check in checks)

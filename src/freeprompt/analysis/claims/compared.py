@@ -7,6 +7,7 @@ from freeprompt.analysis.claims.base import (
     Context,
     Table,
     Tables,
+    below,
     edits_table,
     recognised_table,
 )
@@ -95,10 +96,10 @@ def rule_r11(tables: Tables) -> Checks:
             holds=color["keys and values"].high < 0,
         ),
         Check(
-            statement="maps move shape more than keys and values do, and colour less "
-            f"(IoU {show(shape['keys and values'])}, ΔE {show(color['maps'])})",
-            holds=shape["maps"].value > shape["keys and values"].value
-            and color["maps"].value > color["keys and values"].value,
+            statement="maps move shape more than keys and values do, and colour less, by more "
+            f"than the intervals (IoU {show(shape['keys and values'])}, ΔE {show(color['maps'])})",
+            holds=below(shape["keys and values"], shape["maps"])
+            and below(color["keys and values"], color["maps"]),
         ),
     ]
 

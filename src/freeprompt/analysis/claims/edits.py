@@ -9,6 +9,7 @@ from freeprompt.analysis.claims.base import (
     Context,
     Table,
     Tables,
+    below,
     edits_table,
     recognised_table,
 )
@@ -68,7 +69,7 @@ def measure_r4(context: Context) -> list[Table]:
 
 
 def rule_r4(tables: Tables) -> Checks:
-    """Success must drop, for both attributes, and the more steps the more."""
+    """Success must drop, for both attributes and both together, and the more steps the more."""
     checks = []
     for name in ("colour", "animals"):
         drop = tables.figure(f"share of the steps, {name}", "1", "Δ success")
@@ -81,11 +82,12 @@ def rule_r4(tables: Tables) -> Checks:
         )
     labels = tables.labels("share of the steps")
     values = [tables.figure("share of the steps", x, "success").value for x in labels]
+    whole = tables.figure("share of the steps", labels[-1], "Δ success")
     checks.append(
         Check(
-            statement="success falls as the share grows (against the trend by at most "
-            f"{SLACK:.0%}): {', '.join(f'{v:.0%}' for v in values)}",
-            holds=_falls(values),
+            statement=f"success falls as the share grows (in all by {show(whole)}, against the "
+            f"trend by at most {SLACK:.0%}): {', '.join(f'{v:.0%}' for v in values)}",
+            holds=_falls(values) and whole.high < 0,
         )
     )
     return checks
@@ -114,16 +116,16 @@ def rule_r5(tables: Tables) -> Checks:
     title = "sets of layers"
     gain = tables.figure(title, "below-top", "Δ iou")
     cost = tables.figure(title, "below-top", "Δ success")
-    below = tables.figure(title, "below-top", "iou")
-    full = tables.figure(title, "all, every step", "iou")
-    loss = tables.figure(title, "all, every step", "success").value
-    success = tables.figure(title, "below-top", "success").value
+    shape, success = (tables.figure(title, "below-top", name) for name in ("iou", "success"))
+    every_shape, every_success = (
+        tables.figure(title, "all, every step", name) for name in ("iou", "success")
+    )
     random = [x for x in tables.labels(title) if x.startswith("random")]
     better = [
         x
         for x in random
-        if tables.figure(title, x, "iou").value > below.value
-        and tables.figure(title, x, "success").value > success
+        if tables.figure(title, x, "iou").value > shape.value
+        and tables.figure(title, x, "success").value > success.value
     ]
     return [
         Check(
@@ -137,9 +139,9 @@ def rule_r5(tables: Tables) -> Checks:
         ),
         Check(
             statement="all layers in every step keep at least as much shape "
-            f"({full.value:.2f} against {below.value:.2f}) and succeed less often "
-            f"({loss:.0%} against {success:.0%})",
-            holds=full.value >= below.value and loss < success,
+            f"({every_shape.value:.2f} against {shape.value:.2f}) and succeed less often, by more "
+            f"than the intervals ({every_success.value:.0%} against {success.value:.0%})",
+            holds=every_shape.value >= shape.value and below(every_success, success),
         ),
         Check(
             statement="no random set of as many layers is better in both "
@@ -164,7 +166,8 @@ def rule_r6(tables: Tables) -> Checks:
     """IoU rises with the share; success falls, and late."""
     title, labels = "share of the steps", tables.labels("share of the steps")
     iou = [tables.figure(title, x, "iou").value for x in labels]
-    success = {x: tables.figure(title, x, "success").value for x in labels}
+    success = {x: tables.figure(title, x, "success") for x in labels}
+    none, some, every = (success[x] for x in ("0", "0.4", "1"))
     gain = tables.figure(title, "1", "Δ iou")
     return [
         Check(
@@ -174,13 +177,13 @@ def rule_r6(tables: Tables) -> Checks:
         ),
         Check(
             statement=f"success at 0.4 is within {NEAR:.0%} of that at 0 "
-            f"({success['0.4']:.0%} against {success['0']:.0%})",
-            holds=success["0.4"] >= success["0"] - NEAR,
+            f"({some.value:.0%} against {none.value:.0%})",
+            holds=some.value >= none.value - NEAR,
         ),
         Check(
-            statement="success is lower at 1 than at 0.4 "
-            f"({success['1']:.0%} against {success['0.4']:.0%})",
-            holds=success["1"] < success["0.4"],
+            statement="success is lower at 1 than at 0.4, by more than the intervals "
+            f"({every.value:.0%} against {some.value:.0%})",
+            holds=below(every, some),
         ),
     ]
 
@@ -202,8 +205,8 @@ def rule_r7(tables: Tables) -> Checks:
     title = "whose maps, all layers and steps"
     drop = tables.figure(title, "others", "Δ success")
     leak = tables.figure(title, "others", "Δ stays")
-    both = tables.figure(title, "others+padding", "success").value
-    alone = tables.figure(title, "others", "success").value
+    both = tables.figure(title, "others+padding", "success")
+    alone = tables.figure(title, "others", "success")
     return [
         Check(
             statement="the other words' maps alone lower success or keep the source's attribute "
@@ -211,9 +214,9 @@ def rule_r7(tables: Tables) -> Checks:
             holds=drop.high < 0 or leak.low > 0,
         ),
         Check(
-            statement="with the end token and the padding success is lower still "
-            f"({both:.0%} against {alone:.0%})",
-            holds=both < alone,
+            statement="with the end token and the padding success is lower still, by more than "
+            f"the intervals ({both.value:.0%} against {alone.value:.0%})",
+            holds=below(both, alone),
         ),
     ]
 

@@ -10,6 +10,7 @@ from freeprompt.analysis.claims.base import (
     Figure,
     Table,
     Tables,
+    below,
 )
 from freeprompt.analysis.collect import Collection, Recipe, collect, evenly
 from freeprompt.analysis.probing import (
@@ -170,12 +171,14 @@ def rule_r2(tables: Tables) -> Checks:
             holds=color.value < 0.3,
         ),
         Check(
-            statement=f"animals are read better than colours ({_show(animal)}), above chance",
-            holds=animal.value > color.value and animal.low > 1 / CLASSES,
+            statement=f"animals are read better than colours ({_show(animal)}), by more than the "
+            "intervals, and above chance",
+            holds=below(color, animal) and animal.low > 1 / CLASSES,
         ),
         Check(
-            statement=f"animals are read worse than from cross maps ({_show(cross)})",
-            holds=animal.value < cross.value,
+            statement=f"animals are read worse than from cross maps ({_show(cross)}), by more "
+            "than the intervals",
+            holds=below(animal, cross),
         ),
     ]
 
@@ -204,8 +207,9 @@ def rule_r3(tables: Tables) -> Checks:
             holds=article.value <= 2 / CLASSES,
         ),
         Check(
-            statement=f"'car' tells the colour: above chance ({_show(noun)}) and above 'a'",
-            holds=noun.low > 1 / CLASSES and noun.value > article.value,
+            statement=f"'car' tells the colour: above chance ({_show(noun)}), and above 'a' by "
+            "more than the intervals",
+            holds=noun.low > 1 / CLASSES and below(article, noun),
         ),
     ]
 
