@@ -169,11 +169,12 @@ class Trainer:
             average.copy_(stored)
         self.optimiser.load_state_dict(state["optimiser"])
 
-    def update(self, batch: Any) -> tuple[float, float]:
+    def update(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Take one optimiser step.
 
         Returns:
-            The loss and the norm of the gradient before clipping.
+            The loss and the norm of the gradient before clipping, on the device: to read them
+            here would make the CPU wait for a GPU in every step.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = rate_at(self.config, self.step)
@@ -182,9 +183,9 @@ class Trainer:
         self.optimiser.step()
         self.ema.update(self.task.module, self.step)
         self.step += 1
-        return loss, float(norm)
+        return loss, norm
 
-    def gradients(self, batch: tuple[Tensor, ...]) -> float:
+    def gradients(self, batch: tuple[Tensor, ...]) -> Tensor:
         """Set every parameter's gradient; return the loss.
 
         With several threads each takes a share of the batch on a core of its own: that beats two
@@ -200,10 +201,10 @@ class Trainer:
             parameter.grad = gradient
         return first[0]
 
-    def share(self, tensors: tuple[Tensor, ...], whole: int) -> tuple[float, list[Tensor]]:
+    def share(self, tensors: tuple[Tensor, ...], whole: int) -> tuple[Tensor, list[Tensor]]:
         """Compute the loss and the gradients of one share of a batch of `whole` items."""
         loss = self.task.loss(*tensors) * (len(tensors[0]) / whole)
-        return float(loss.detach()), list(torch.autograd.grad(loss, self.parameters))
+        return loss.detach(), list(torch.autograd.grad(loss, self.parameters))
 
     def validate(self) -> dict[str, float]:
         """Measure the averaged weights and log the result."""
@@ -242,23 +243,24 @@ class _Meter:
 
     def clear(self) -> None:
         """Start a new interval."""
-        self.losses: list[float] = []
-        self.norms: list[float] = []
+        self.losses: list[Tensor] = []
+        self.norms: list[Tensor] = []
         self.since = time.monotonic()
 
-    def add(self, loss: float, norm: float) -> None:
+    def add(self, loss: Tensor, norm: Tensor) -> None:
         """Take in one step."""
         self.losses.append(loss)
         self.norms.append(norm)
 
     def summary(self, trainer: Trainer) -> dict[str, float]:
         """Summarise the interval."""
-        seconds = time.monotonic() - self.since
+        loss, norm = (float(torch.stack(x).double().mean()) for x in (self.losses, self.norms))
+        seconds = time.monotonic() - self.since  # a GPU has come thus far, as its numbers are here
         return {
             "step": trainer.step,
             "images": trainer.step * trainer.config.batch,
-            "loss": sum(self.losses) / len(self.losses),
-            "gradient": sum(self.norms) / len(self.norms),
+            "loss": loss,
+            "gradient": norm,
             "rate": rate_at(trainer.config, trainer.step),
             "images_per_second": len(self.losses) * trainer.config.batch / seconds,
         }
