@@ -2,6 +2,8 @@
 
 import json
 import tracemalloc
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,12 @@ def test_seeds_follow_from_names_where_something_is_drawn(tmp_path) -> None:
         ({"steps": "4"}, "steps", "must be a whole number; got '4'"),
         ({"steps": True}, "steps", "must be a whole number; got True"),
         ({"steps": 0}, "steps", "at least 1"),
+        ({"steps": 4.5}, "steps", "must be a whole number; got 4.5"),
+        ({"steps": 10**30}, "steps", "at most 10000"),
+        ({"guidance": 10**400}, "guidance", "must be a number"),
+        ({"target": "a cat \ud83d"}, "target", "text that UTF-8 can hold"),
+        ({"image": "\ud83d.png"}, "image", "text that UTF-8 can hold"),
+        ({"_label": ["\ud83d"]}, "_label", "text that UTF-8 can hold"),
         ({"guidance": "much"}, "guidance", "must be a number"),
         ({"guidance": -1}, "guidance", "at least 0"),
         ({"seed": -1}, "seed", "whole number from 0"),
@@ -124,6 +132,28 @@ def test_a_bad_row_is_named_with_its_field(tmp_path, change, field, says) -> Non
     assert f"'{path}': 1 of 2 rows" in said
     assert f"row 2, {field}: " in said
     assert says in said
+
+
+def test_whole_numbers_may_be_written_as_tables_with_gaps_write_them(tmp_path) -> None:
+    rows = [{**GOOD, "steps": 4.0, "seed": 7.0}, {**GOOD, "id": "b"}]
+    csv = tmp_path / "m.csv"
+    csv.write_text("id,image,target,steps,seed\na,a.png,a cat,4.0,7.0\nb,a.png,a cat,,\n")
+    for path in (write_rows(tmp_path / "m.jsonl", rows), csv):
+        assert [(job.steps, job.seed) for job in read(path)] == [(4, 7), (None, 0)]
+        assert {type(job.seed) for job in read(path)} == {int}
+    csv.write_text(f"id,source,target,seed\na,a dog,a cat,{2**53 + 1}\n")
+    assert read(csv, seeds="given")[0].seed == 2**53 + 1
+
+
+@pytest.mark.parametrize("name", ["_seen", "share"])
+@pytest.mark.parametrize("value", [date(2020, 1, 1), b"0.5", Decimal("0.5")])
+def test_a_column_of_parquet_that_json_cannot_hold(tmp_path, name, value) -> None:
+    pa = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({**{k: [v] for k, v in GOOD.items()}, name: [value]}), path)
+    assert f"row 1, {name}: must be what JSON can hold" in refused(path)
 
 
 def test_many_faults_are_told_together(tmp_path) -> None:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +92,8 @@ COLUMNS = {
 }
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 MEANING_EMPTY = {"negative", "source"}  # an empty cell of these says something in JSON
+MOST_STEPS = 10_000  # no model has more timesteps, and the results' table must hold them
+EXACT = 2**53  # below it a float is the whole number that was written
 
 
 class Reader:
@@ -136,6 +139,7 @@ class Reader:
             if name not in COLUMNS and name not in self._parameters and name not in carried:
                 raise FieldError(name, _unknown_column(name, self._parameters))
         values = {name: self._value(name, v) for name, v in given.items() if name in COLUMNS}
+        _check_storable(given)
         names = _named(values)
         shared = self._shared(number, values, given)
         for _, target in names:
@@ -159,10 +163,10 @@ class Reader:
             return _texts(value, self._loose)
         if self._loose and kind is not str:
             value = _of_text(kind, value)
-        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if not fits or (isinstance(value, bool) and kind is not bool):
+        fitting = _fitted(kind, value)
+        if fitting is None:
             raise FieldError(name, f"must be {KINDS[kind]}; got {value!r}")
-        return float(value) if kind is float else value
+        return fitting
 
     def _shared(
         self, number: int, values: Mapping[str, Any], given: Mapping[str, Any]
@@ -225,10 +229,34 @@ def _of_text(kind: type, value: str) -> Any:
     """Read a cell of CSV; what cannot be read is returned as it is, for the message."""
     if kind is bool:
         return {"true": True, "false": False}.get(value.strip().lower(), value)
-    try:
-        return kind(value)
-    except ValueError:
-        return value
+    for read in (kind, float):
+        with suppress(ValueError):
+            return read(value)
+    return value
+
+
+def _fitted(kind: type, value: Any) -> Any:
+    """Return a value as its kind, None if it is of another; columns with gaps hold 7 as 7.0."""
+    if isinstance(value, bool) and kind is not bool:
+        return None
+    if kind is int and isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    if kind is float and isinstance(value, int):
+        return float(value) if abs(value) < EXACT else None
+    return value if isinstance(value, kind) else None
+
+
+def _check_storable(given: Mapping[str, Any]) -> None:
+    """Refuse what results could not hold: half a surrogate pair, a date or bytes of Parquet."""
+    for name, value in given.items():
+        try:
+            text_of({name: value}).encode()
+        except UnicodeEncodeError:
+            raise FieldError(name, f"must be text that UTF-8 can hold; got {value!r}") from None
+        except TypeError as error:
+            raise FieldError(
+                name, f"must be what JSON can hold ({error}); got {value!r}. Write it as text"
+            ) from None
 
 
 def _checked(shared: Mapping[str, Any]) -> Pair:
@@ -243,8 +271,10 @@ def _checked(shared: Mapping[str, Any]) -> Pair:
         _asking("method", lambda: METHODS[shared["method"]])
     if shared["inversion"] is not None and shared["inversion"] not in INVERSIONS:
         _asking("inversion", lambda: INVERSIONS[shared["inversion"]])
-    if shared["steps"] is not None and shared["steps"] < 1:
-        raise FieldError("steps", f"must be at least 1; got {shared['steps']}")
+    if shared["steps"] is not None and not 1 <= shared["steps"] <= MOST_STEPS:
+        raise FieldError(
+            "steps", f"must be at least 1 and at most {MOST_STEPS}; got {shared['steps']}"
+        )
     found = _pair(shared)
     if shared["mask"] is not None:
         _asking("mask", check_uses_mask, found.method)
