@@ -76,6 +76,24 @@ def test_orthogonal_updates(shape: tuple[int, int]) -> None:
     assert values.median() > 0.6
 
 
+def test_matrices_of_one_shape_move_together_as_they_do_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(6, 20), (20, 6), (6, 20), (8, 4, 3, 3), (20, 6, 1, 1), (8, 4, 3, 3)]
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+    moved = []
+    for together in (False, True):
+        weights = [nn.Parameter(start.clone()) for start in starts]
+        optimiser = Muon(weights, [], rate=0.1, together=together)
+        for _ in range(2):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient.clone()
+            optimiser.step()
+        moved.append([w.detach() - s for w, s in zip(weights, starts, strict=True)])
+    for alone, along in zip(*moved, strict=True):
+        assert (along - alone).norm() < 0.02 * alone.norm()  # bfloat16 within
+
+
 def test_muon_takes_matrices_and_leaves_the_rest_to_adamw() -> None:
     task = VAETask(preset("tiny").vae, TRAIN, CPU, 2)
     optimiser = build_optimiser(task.module, TRAIN)

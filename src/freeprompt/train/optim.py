@@ -28,7 +28,7 @@ def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
     """Bring the singular values of a matrix close to 1 by a Newton-Schulz iteration in bfloat16.
 
     Args:
-        matrix: `(rows, columns)`, any scale.
+        matrix: `(rows, columns)`, any scale, or many of one shape, `(count, rows, columns)`.
         steps: Iterations.
 
     Returns:
@@ -38,13 +38,15 @@ def orthogonalise(matrix: Tensor, steps: int = 4) -> Tensor:
     Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
     a, b, c = _COEFFICIENTS
+    tall, one = matrix.shape[-2] > matrix.shape[-1], matrix.ndim == 2
+    multiplied = torch.addmm if one else torch.baddbmm
     x = matrix.bfloat16()
-    x = x.T if matrix.shape[0] > matrix.shape[1] else x
-    x = x / (x.norm() + 1e-7)
+    x = x.mT if tall else x
+    x = x / ((x.norm() if one else x.norm(dim=(1, 2), keepdim=True)) + 1e-7)
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+        gram = x @ x.mT
+        x = multiplied(x, multiplied(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -61,6 +63,7 @@ class Muon(torch.optim.Optimizer):
         betas: Decays of AdamW's moments.
         weight_decay: Decoupled weight decay.
         threads: Matrices that are made orthogonal at once, each on one CPU core.
+        together: Make those of one shape orthogonal as one tensor instead, as a GPU wants it.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.01,
         threads: int = 1,
+        together: bool = False,
     ) -> None:
+        self.together = together
         self.pool = ThreadPoolExecutor(threads, initializer=enter_thread, initargs=(threads,))
         groups = [{"params": list(matrices), "muon": True}, {"params": list(others), "muon": False}]
         defaults = {
@@ -110,7 +115,10 @@ class Muon(torch.optim.Optimizer):
         gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        list(self.pool.map(partial(_move, group["lr"]), parameters, ahead))
+        if self.together:
+            _move_together(group["lr"], parameters, ahead)
+        else:
+            list(self.pool.map(partial(_move, group["lr"]), parameters, ahead))
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """Step as AdamW does."""
@@ -140,7 +148,26 @@ def _move(rate: float, parameter: Tensor, direction: Tensor) -> None:
     """Move one matrix along its orthogonalised direction by as much as AdamW would."""
     matrix = direction.reshape(len(direction), -1)
     update = orthogonalise(matrix).view_as(parameter)
-    parameter.add_(update, alpha=-0.2 * rate * max(matrix.shape) ** 0.5)
+    parameter.add_(update, alpha=-_length(rate, matrix))
+
+
+def _length(rate: float, matrix: Tensor) -> float:
+    """Return the factor of an orthogonal update that gives it the size of AdamW's."""
+    return 0.2 * rate * float(max(matrix.shape)) ** 0.5
+
+
+@torch.no_grad()
+def _move_together(rate: float, parameters: list[Tensor], directions: list[Tensor]) -> None:
+    """Move matrices as `_move` does, all of one shape at once: one kernel for many small ones."""
+    alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+    for parameter, direction in zip(parameters, directions, strict=True):
+        matrix = direction.reshape(len(direction), -1)
+        alike.setdefault(matrix.shape, []).append((parameter, matrix))
+    for pairs in alike.values():
+        moved, matrices = zip(*pairs, strict=True)
+        found = orthogonalise(torch.stack(matrices))
+        updates = [update.reshape(p.shape) for update, p in zip(found, moved, strict=True)]
+        torch._foreach_add_(list(moved), updates, alpha=-_length(rate, matrices[0]))
 
 
 def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -154,4 +181,5 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
     for name, parameter in module.named_parameters():
         inner = parameter.ndim >= 2 and not any(part in name for part in outer)
         (matrices if inner else others).append(parameter)
-    return Muon(matrices, others, config.rate, threads=config.threads, **shared)
+    together = next(module.parameters()).device.type != "cpu"
+    return Muon(matrices, others, config.rate, threads=config.threads, together=together, **shared)
