@@ -106,3 +106,14 @@ def test_what_trains_is_alone(worker) -> None:
         for image, method in methods.items()
     ]
     assert packs(worker, jobs) == [["a"], ["b"], ["c", "d"]]
+
+
+def test_edits_that_evaluate_nothing_have_a_time_too(tmp_path, manifest, model) -> None:
+    rows = [
+        {"id": f"{i}", "image": f"{i}.png", "target": "a cat", "method": "sdedit", "strength": 0}
+        for i in range(2)
+    ]
+    path, out = write_rows(manifest.with_name("nothing.jsonl"), rows), tmp_path / "out"
+    assert run(asked_together(path, model, out)).errors == 0
+    assert [row["sample_forwards"] for row in results(out)] == [0, 0]
+    assert {row["beside"] for row in results(out)} == {1}

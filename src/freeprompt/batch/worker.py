@@ -178,11 +178,15 @@ def _batch(shared: "_Shared", batch: Sequence[Job]) -> Iterator[Made]:
 
 
 def _share_time(made: Sequence[Made], seconds: float) -> None:
-    """Divide the time of edits that were made side by side: each waited for all of them."""
+    """Divide the time of edits that were made side by side: each waited for all of them.
+
+    By their work, or evenly where no edit evaluates anything, such as `sdedit` of strength 0.
+    """
     done = [one.record for one in made if one.record["error"] is None]
     work = sum(record["sample_forwards"] for record in done)
     for record in done:
-        record["seconds"] = round(seconds * record["sample_forwards"] / work, 4)
+        share = record["sample_forwards"] / work if work else 1 / len(done)
+        record["seconds"] = round(seconds * share, 4)
 
 
 class _Shared:
