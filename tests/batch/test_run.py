@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -133,6 +134,16 @@ def test_a_torn_journal_goes_on(copy, whole, manifest, model) -> None:
     run(asked(manifest, model, copy))
     same(copy, whole)
     assert sorted(journalled(copy)) == sorted(row["id"] for row in results(whole))
+
+
+def test_numbers_that_json_does_not_know_are_the_same_after_a_restart(tmp_path, model) -> None:
+    row = {"id": "a", "image": "a.png", "target": "a cat", "_mine": [math.inf, math.nan]}
+    manifest, out = write_rows(tmp_path / "m.jsonl", [row]), tmp_path / "out"
+    run(asked(manifest, model, out))
+    first = (out / "results.jsonl").read_bytes()
+    assert json.loads(first)["_mine"] == ["inf", "nan"]
+    run(asked(manifest, model, out))
+    assert (out / "results.jsonl").read_bytes() == first
 
 
 def test_errors_are_made_again_when_asked(tmp_path, model, counted) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from freeprompt.batch.jobs import MAX_GROUP, Group, Job, text_of
 from freeprompt.errors import ConfigError
+from freeprompt.images import finite
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -104,7 +105,7 @@ class Worklist:
             "UPDATE jobs SET record = ?, bad = ? "
             "WHERE id = ? AND key = ? AND (record IS NULL OR bad)",
             (
-                json.dumps(record, ensure_ascii=False),
+                json.dumps(finite(record), ensure_ascii=False),  # as the journal has it
                 bool(record["error"]),
                 record["id"],
                 record["key"],
