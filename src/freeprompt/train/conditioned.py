@@ -155,7 +155,7 @@ class ConditionedTask:
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """Draw the scenes of steps `start` .. `stop - 1`."""
-        return batches(self.draw, start, stop, self.config.workers)
+        return batches(self.draw, start, stop, self.config.workers, self.device)
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """Draw the scenes of one step."""

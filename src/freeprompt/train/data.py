@@ -4,7 +4,7 @@ Every seed that training or evaluation uses is written down here, in `Seeds`; th
 seeds of its own, below one million. So no network can have seen a scene that scores an edit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -89,14 +89,32 @@ class _Steps(Dataset[Any]):
         return self.make(step)
 
 
-def batches(make: Callable[[int], Any], start: int, stop: int, workers: int) -> Iterator[Any]:
-    """Yield the batches of steps `start` .. `stop - 1` in order, made ahead by `workers`."""
+def batches(
+    make: Callable[[int], Any],
+    start: int,
+    stop: int,
+    workers: int,
+    device: torch.device | None = None,
+) -> Iterator[Any]:
+    """Yield the batches of steps `start` .. `stop - 1` in order, made ahead by `workers`.
+
+    They stay on the CPU; those for a GPU lie in memory from which it copies while both compute.
+    """
     if start >= stop:
         return iter(())
     loader: DataLoader[Any] = DataLoader(
-        _Steps(make), batch_size=None, sampler=range(start, stop), num_workers=workers
+        _Steps(make),
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        pin_memory=device is not None and device.type == "cuda",
     )
     return iter(loader)
+
+
+def moved(parts: Iterable[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+    """Bring the tensors of a batch to the device; a GPU copies while the CPU goes on."""
+    return tuple(part.to(device, non_blocking=True) for part in parts)
 
 
 def rendered_batch(

@@ -18,7 +18,15 @@ from freeprompt.judge.judge import Reading
 from freeprompt.judge.labels import HEADS, UNKNOWN, Truth
 from freeprompt.judge.network import JudgeNetwork
 from freeprompt.train.config import JudgeConfig, Preset, TrainConfig
-from freeprompt.train.data import Seeds, batches, portions, scene_at, step_generator, to_signed
+from freeprompt.train.data import (
+    Seeds,
+    batches,
+    moved,
+    portions,
+    scene_at,
+    step_generator,
+    to_signed,
+)
 from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
 from freeprompt.world import COLORS, Scene
 
@@ -97,11 +105,11 @@ class JudgeTask:
             batch=self.config.batch,
             resolution=self.sizes.resolution,
         )
-        return batches(make, start, stop, self.config.workers)
+        return batches(make, start, stop, self.config.workers, self.device)
 
     def prepare(self, batch: Batch, step: int) -> tuple[Tensor, ...]:
         """Degrade the images of a batch."""
-        images, masks, labels = (part.to(self.device) for part in batch)
+        images, masks, labels = moved(batch, self.device)
         generator = step_generator(Seeds.NOISE + self.config.seed, step, self.device)
         return degraded(to_signed(images), generator), masks, labels
 

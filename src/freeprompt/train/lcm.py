@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from freeprompt.errors import MissingDependency
 from freeprompt.train.config import LCMConfig, Preset, TrainConfig
-from freeprompt.train.data import Seeds, batches
+from freeprompt.train.data import Seeds, batches, moved
 from freeprompt.train.evaluate import load_pipeline
 from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
 from freeprompt.train.model import SHEET_PROMPTS, draw_prompts, tokenise
@@ -73,7 +73,7 @@ class LCMTask:
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """Draw noisy latents, ends, levels and token ids of steps `start` .. `stop - 1`."""
-        return batches(self.draw, start, stop, self.config.workers)
+        return batches(self.draw, start, stop, self.config.workers, self.device)
 
     def draw(self, step: int) -> tuple[Tensor, ...]:
         """Draw one step's places on paths, all levels equally often."""
@@ -87,7 +87,7 @@ class LCMTask:
 
     def prepare(self, batch: tuple[Tensor, ...], step: int) -> tuple[Tensor, ...]:
         """Bring a batch to the device and encode its prompts; nothing random is left."""
-        x, end, level, tokens = (part.to(self.device) for part in batch)
+        x, end, level, tokens = moved(batch, self.device)
         return x, end, level, self.encode(tokens)
 
     def loss(self, *parts: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from freeprompt.train.anatomy import (
 )
 from freeprompt.train.cache import LatentCache, build_cache
 from freeprompt.train.config import ModelConfig, Preset, TrainConfig
-from freeprompt.train.data import Seeds, batches, portions, render, scene_at, step_generator
+from freeprompt.train.data import Seeds, batches, moved, portions, render, scene_at, step_generator
 from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
 from freeprompt.train.sheet import write_sheet
 from freeprompt.train.tokenizer import build_tokenizer
@@ -132,7 +132,7 @@ class ModelTask:
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
         """Draw latents and token ids of steps `start` .. `stop - 1`."""
-        return batches(self.draw, start, stop, self.config.workers)
+        return batches(self.draw, start, stop, self.config.workers, self.device)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """Draw the latents and, with some prompts emptied, the token ids of one step."""
@@ -144,7 +144,7 @@ class ModelTask:
 
     def prepare(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, ...]:
         """Add timesteps and noise to latents and token ids."""
-        latents, tokens = (part.to(self.device) for part in batch)
+        latents, tokens = moved(batch, self.device)
         generator = step_generator(Seeds.NOISE + self.config.seed, step, self.device)
         timesteps = stratified_timesteps(len(latents), generator)
         noise = torch.randn(latents.shape, generator=generator, device=self.device)

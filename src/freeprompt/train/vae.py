@@ -17,6 +17,7 @@ from freeprompt.train.config import Preset, TrainConfig, VAEConfig
 from freeprompt.train.data import (
     Seeds,
     batches,
+    moved,
     portions,
     render,
     rendered_batch,
@@ -76,11 +77,11 @@ class VAETask:
             batch=self.config.batch,
             resolution=self.sizes.resolution,
         )
-        return batches(make, start, stop, self.config.workers)
+        return batches(make, start, stop, self.config.workers, self.device)
 
     def prepare(self, batch: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Turn a batch into images in [-1, 1] and the noise of their latents."""
-        images = to_signed(batch.to(self.device))
+        images = to_signed(*moved([batch], self.device))
         shape = (len(images), self.sizes.latent_channels, *2 * (self.sizes.latent_size,))
         generator = step_generator(Seeds.NOISE + self.config.seed, step, self.device)
         return images, torch.randn(shape, generator=generator, device=self.device)
