@@ -5,7 +5,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 from PIL import Image
-from tests.api.samples import OTHER, SOURCE, TARGET, photo, same, small_sd, state_of
+from tests.api.samples import OTHER, SOURCE, TARGET, distance, photo, same, small_sd, state_of
 from tests.models.hint_nets import tiny_adapter, tiny_controlnet
 
 import freeprompt as fp
@@ -251,3 +251,21 @@ def test_a_window_on_the_command_line_is_a_pair():
     assert control_given(None, None, None) == {}
     with pytest.raises(ConfigError, match="FROM:TO"):
         control_given(["a"], None, ["half"])
+
+
+def test_side_by_side_and_what_outlives_it(editor):
+    """The model of an edit with a control image is one more copy; it must not wait for others."""
+    edits = [
+        lambda own, seed=seed: own.edit(
+            TARGET, image=photo(seed=seed), control_image=drawing(), steps=STEPS
+        )
+        for seed in (0, 1)
+    ]
+    alone, before = [one(editor) for one in edits], editor.model.sample_forwards
+    beside = fp.together(editor, edits)
+    spent = editor.model.sample_forwards - before
+    assert spent == sum(result.provenance.sample_forwards for result in beside) > 0
+    for one, other in zip(alone, beside, strict=True):
+        assert distance(one.images[0], other.images[0]) <= 1
+        assert other.inverted.model.lane is None, "it would wait for the others for ever"
+        assert distance(one.source, other.source) <= 1

@@ -52,8 +52,23 @@ class Pass:
         )
 
 
+@dataclass
+class Tally:
+    """What an adapter has had evaluated; copies of it for one edit write into the same.
+
+    Attributes:
+        samples: Number of samples.
+    """
+
+    samples: int = 0
+
+
 class Lane(Protocol):
     """One of several edits that go on side by side, as its model sees it."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the edit has ended, so that nothing more is evaluated for it."""
 
     def evaluate(self, asked: Pass) -> Tensor:
         """Return the denoiser's answer, evaluated together with what the others ask for."""

@@ -63,8 +63,10 @@ def side_by_side(
         AlreadyAttached: if the model is editing right now.
     """
     with attach_several(model.pipe.unet, model.sites, model.name) as runs:
-        lanes = [_Lane(model, edit, runs) for edit in edits]
+        lanes: list[_Lane[T]] = []
         try:
+            for edit in edits:
+                lanes.append(_Lane(model, edit, runs))
             while waiting := [lane for lane in lanes if lane.resume()]:
                 _answer(model, runs, waiting)
         finally:
@@ -88,6 +90,11 @@ class _Lane(Generic[T]):
         self._turned = threading.Condition()
         self._thread = threading.Thread(target=self._live, name="freeprompt-lane", daemon=True)
         self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether the edit has ended, so that nothing more is evaluated for it."""
+        return self._turn == "nobody"
 
     def resume(self) -> bool:
         """Let it run until it asks for something or ends; return whether it asked."""
@@ -123,7 +130,6 @@ class _Lane(Generic[T]):
         except BaseException as error:  # a thread that swallowed it would look like success
             self.ended.error = error
         finally:
-            self.model.lane = None  # what outlives the edit evaluates by itself
             self._pass_to("nobody")
 
     def _wait_for_answer(self) -> Tensor | None:

@@ -20,7 +20,7 @@ from freeprompt.models.fingerprint import fingerprint
 from freeprompt.models.hints import HintNetwork, Hints, no_image
 from freeprompt.models.lending import lend
 from freeprompt.models.memory import Memory
-from freeprompt.models.passes import Lane, Pass
+from freeprompt.models.passes import Lane, Pass, Tally
 from freeprompt.models.seam import attach, in_use
 from freeprompt.models.text import spell, tokenize
 from freeprompt.models.walk import unet_sites
@@ -60,14 +60,14 @@ class UNetModel:
         name: How messages and provenance call it.
 
     Attributes:
-        sample_forwards: Number of samples the network has evaluated through this adapter.
+        sample_forwards: Number of samples the network has evaluated through this adapter, and
+            through those that see control images or room for it.
         cuts: Prompts that were too long, and what was said of each; clear it to be told again.
         memory: How it is fitted into the memory there is.
         networks: ControlNets and T2I-Adapters that go with it.
         hints: The control images of the edit at hand, if it has some.
         room: What an inpainting network sees of the edit at hand: 1 where it may paint, and the
             latent of the picture without that part, (1, 1 + channels, height, width).
-        lane: What evaluates its batches, if it is one of several edits that go on side by side.
     """
 
     TEXT_ENCODERS: tuple[str, ...] = ("text_encoder",)
@@ -75,18 +75,33 @@ class UNetModel:
     def __init__(self, pipe: Any, name: str):
         self.pipe = pipe
         self.name = name
-        self.sample_forwards = 0
+        self._tally = Tally()
         self.cuts: dict[str, str] = {}
         self.memory = Memory()
         self.networks: tuple[HintNetwork, ...] = ()
         self.hints: Hints | None = None
         self.room: Tensor | None = None
-        self.lane: Lane | None = None
+        self._lane: Lane | None = None
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """All seams, in execution order within each kind."""
         return unet_sites(getattr(self.pipe.unet, "_orig_mod", self.pipe.unet))
+
+    @property
+    def sample_forwards(self) -> int:
+        """Number of samples the network has evaluated, see above."""
+        return self._tally.samples
+
+    @sample_forwards.setter
+    def sample_forwards(self, count: int) -> None:
+        self._tally.samples = count
+
+    @property
+    def lane(self) -> Lane | None:
+        """What evaluates its batches, while it is one of several edits that go on side by side."""
+        # what outlives its edit, such as an inverted image, evaluates by itself
+        return None if self._lane is None or self._lane.over else self._lane
 
     @property
     def device(self) -> torch.device:
@@ -187,7 +202,8 @@ class UNetModel:
             states=text.states,
             given={**given, **self._hinted(x, t, text, given)},
         )
-        return self.evaluate(asked) if self.lane is None else self.lane.evaluate(asked)
+        lane = self.lane
+        return self.evaluate(asked) if lane is None else lane.evaluate(asked)
 
     def evaluate(self, asked: Pass) -> Tensor:
         """Return the network's answer to one batch."""
@@ -239,7 +255,7 @@ class UNetModel:
     def seeing(self, *, hints: Hints | None = None, room: Tensor | None = None) -> Self:
         """Return this model as it is for an edit with control images, or with room to paint in.
 
-        A new adapter of the same pipeline, which is not changed.
+        A new adapter of the same pipeline, which is not changed; they count together.
         """
         made = copy.copy(self)
         made.hints, made.room = hints, room
@@ -259,7 +275,7 @@ class UNetModel:
             lane: What evaluates its batches together with those of the others.
         """
         made = copy.copy(self)
-        made.lane, made.cuts, made.sample_forwards = lane, {}, 0
+        made._lane, made.cuts, made._tally = lane, {}, Tally()
         # stepping down would move the weights under the feet of the others
         made.memory = replace(self.memory, step_down=False)
         return made
@@ -279,8 +295,8 @@ class UNetModel:
 
     def attach(self, controls: Sequence[Control], rows: Rows) -> AbstractContextManager[Run]:
         """Install controls for the length of a with-block and restore the model exactly."""
-        if self.lane is not None:
-            return self.lane.attach(Run(controls, rows, self.sites, self.name))
+        if (lane := self.lane) is not None:
+            return lane.attach(Run(controls, rows, self.sites, self.name))
         return attach(self.pipe.unet, self.sites, controls, rows, self.name)
 
     def lend(self, kind: str) -> AbstractContextManager[Mapping[str, nn.Parameter]]:
