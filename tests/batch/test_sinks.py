@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,25 @@ def test_tars_hold_the_same_pictures(tmp_path, whole, manifest, model) -> None:
     assert not verified(out, {**row, "offset": 10**9}, "size")
 
 
+def test_tars_of_shards_that_nobody_goes_on_with_end_properly(
+    tmp_path, whole, manifest, model
+) -> None:
+    out = tmp_path / "out"
+
+    def report(advance):
+        if advance.done == 6:
+            raise Stopped(15)
+
+    with pytest.raises(Stopped):
+        run(asked(manifest, model, out, format="wds"), report)
+    with next((out / "shards").glob("*.tar")).open("r+b") as file:  # what a killed one leaves
+        file.seek(-1024, io.SEEK_END)
+        file.write(b"half a sample" * 200)
+    for index in range(2):
+        run(asked(manifest, model, out, format="wds", index=index, of=2))
+    assert samples(out) == {Path(name).stem: png for name, png in pictures(whole).items()}
+
+
 def test_a_full_tar_is_followed_by_another(tmp_path) -> None:
     tars = Tars(tmp_path, "part", {}, limit=3000)
     where = [tars.put({"id": f"{i}"}, bytes([i]) * 700) for i in range(5)]
@@ -84,6 +104,21 @@ def test_a_full_tar_is_followed_by_another(tmp_path) -> None:
         f"{i}.{ending}" for i in range(5) for ending in ("png", "json")
     ]
     assert len(samples(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("left", [None, 0, 1000])
+def test_what_is_made_again_after_a_damaged_tar_can_be_read(tmp_path, left) -> None:
+    """Bytes beyond a hole are lost on readers, which take zeros for the end."""
+    tars = Tars(tmp_path, "part", {})
+    where = [tars.put({"id": f"{i}"}, bytes([i]) * 700) for i in range(2)]
+    tars.close()
+    tar = tmp_path / where[0]["file"]
+    tar.unlink() if left is None else os.truncate(tar, left)
+    again = Tars(tmp_path, "part", {place["file"]: place["end"] for place in where})
+    place = again.put({"id": "0"}, bytes([0]) * 700)
+    again.close()
+    assert verified(tmp_path, place, "hash")
+    assert members(tmp_path / place["file"]) == ["0.png", "0.json"]
 
 
 def test_a_long_name_in_a_tar(tmp_path) -> None:

@@ -12,7 +12,7 @@ from freeprompt.batch.engines.base import Engine, lost
 from freeprompt.batch.engines.local import Local
 from freeprompt.batch.manifest import Defaults, Reader
 from freeprompt.batch.results import write_results
-from freeprompt.batch.sinks import Folders, Sink, Tars, verified
+from freeprompt.batch.sinks import Folders, Sink, Tars, cut, verified
 from freeprompt.batch.stopping import stoppable
 from freeprompt.batch.store import Reserve, Store
 from freeprompt.batch.worker import Finished, Made, Setup
@@ -136,6 +136,9 @@ def _keeping(asked: Run, work: Worklist, report: Report) -> Iterator["Keeper"]:
         if asked.format == "wds":
             mine = {name: end for name, end in ends.items() if f"/{path.stem}-" in name}
             sink = Tars(asked.out, path.stem, mine)
+            for name, end in ends.items():
+                if f"-of-{asked.of:05}-" not in name:  # of shards that nobody goes on with
+                    cut(asked.out / name, end)
         reserve = Reserve(path.with_name(f".reserve-{path.stem}"))
         reserve.take()
         try:

@@ -90,7 +90,9 @@ class Tars:
         self._end = self._ends.get(self._name, 0)
         self._handle: int | None = None
         for name, end in self._ends.items():
-            self._cut(name, end)
+            cut(folder / name, end)
+        if _size(folder / self._name) < self._end:  # readers would stop at the hole
+            self._number, self._end = self._number + 1, 0
 
     @property
     def _name(self) -> str:
@@ -136,13 +138,18 @@ class Tars:
         while done < len(data):
             done += os.pwrite(self._handle, data[done:], self._end + done)
 
-    def _cut(self, name: str, end: int) -> None:
-        """Cut off what is not recorded, and end it properly."""
-        with suppress(FileNotFoundError), (self._folder / name).open("r+b") as file:
-            if os.fstat(file.fileno()).st_size >= end:
-                file.truncate(end)
-                file.seek(end)
-                file.write(bytes(2 * BLOCK))
+
+def cut(path: Path, end: int) -> None:
+    """Cut off what is not recorded in a tar, and end it properly."""
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        if os.fstat(file.fileno()).st_size >= end:
+            file.truncate(end)
+            file.seek(end)
+            file.write(bytes(2 * BLOCK))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _member(name: str, content: bytes) -> bytes:
