@@ -80,9 +80,9 @@ def test_tars_of_shards_that_nobody_goes_on_with_end_properly(
 
     with pytest.raises(Stopped):
         run(asked(manifest, model, out, format="wds"), report)
-    with next((out / "shards").glob("*.tar")).open("r+b") as file:  # what a killed one leaves
-        file.seek(-1024, io.SEEK_END)
-        file.write(b"half a sample" * 200)
+    tar = next((out / "shards").glob("*.tar"))
+    content = tar.read_bytes()
+    tar.write_bytes(content[:-1024] + content[:600])  # a killed one leaves half a sample
     for index in range(2):
         run(asked(manifest, model, out, format="wds", index=index, of=2))
     assert samples(out) == {Path(name).stem: png for name, png in pictures(whole).items()}
