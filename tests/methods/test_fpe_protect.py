@@ -5,7 +5,7 @@ import torch
 from tests.methods.test_rivals import SOURCE, STEPS, TARGET, gap, noise, task
 
 from freeprompt.errors import ConfigError
-from freeprompt.inversion import DDIMInversion
+from freeprompt.inversion import DDIMInversion, reconstruct
 from freeprompt.methods import FPE, ProtectedFPE
 
 
@@ -58,6 +58,20 @@ def test_the_noise_mask(model, real):
         assert 0 < found[0].mean() < 1
         assert not torch.equal(found[0], found[1])
     assert gap(ProtectedFPE()(model, task()).source, FPE()(model, task()).source) < 1e-5
+
+
+def test_an_unpinned_source_is_kept_to_its_own_end(model, real):
+    """Latents are blended behind the steps that share maps, too: the source must be there yet."""
+    method = ProtectedFPE(replay=False, share=0.4, grow=0)
+    kept = box() == 0
+    walked = reconstruct(model, real["trajectory"])
+    outcome = method(model, task(**real, mask=box()))
+    assert gap(outcome.targets[kept.expand(1, 4, -1, -1)], walked[kept.expand(1, 4, -1, -1)]) < 1e-4
+    # a generated source goes its way again, guided as it was
+    outcome = method(model, task())
+    assert changed(outcome, outcome.source).any()
+    near = (outcome.targets - outcome.source).abs().amax(1, keepdim=True) < 1e-4
+    assert near.float().mean() > 0.3
 
 
 def test_the_words_mask_needs_no_source_prompt(model, real):

@@ -219,4 +219,9 @@ def generated_source(model: Model, task: Task) -> Trajectory:
         phase="source",
         callback=remember,
     )
-    return Trajectory(latents=torch.cat(latents[::-1]), prompt=task.source)
+    return Trajectory(
+        latents=torch.cat(latents[::-1]),
+        prompt=task.source,
+        guidance=task.guidance,
+        negative=task.negative,
+    )

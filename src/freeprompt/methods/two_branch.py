@@ -90,9 +90,11 @@ class TwoBranch(Method):
             return True
         if task.tape is not None:
             return False
+        if self.pinned:
+            return any(c.sites and step in c.window for c in controls)
         # a source that is not pinned must keep walking until its last reader
-        ahead = range(step, step + 1 if self.pinned else task.steps)
-        return any(c.sites and i in c.window for c in controls for i in ahead)
+        ahead = range(step, task.steps)
+        return any(_reads_source(c) and i in c.window for c in controls for i in ahead)
 
     def _rows(self, with_source: bool, task: Task) -> Rows:
         if not with_source:
@@ -111,3 +113,8 @@ class TwoBranch(Method):
         """Whether a control reads the source's unconditional half, and it is one of its own."""
         found = task.trajectory is not None and task.trajectory.null is not None
         return self.reads_uncond and (found or task.source != task.negative)
+
+
+def _reads_source(control: Control) -> bool:
+    """Whether a control takes something of the source, be it in the network or of its latents."""
+    return bool(control.sites) or type(control).latents is not Control.latents
