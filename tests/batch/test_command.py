@@ -68,12 +68,36 @@ def test_a_bad_manifest_costs_no_model(freeprompt, here) -> None:  # noqa: F811
 
 
 def test_slurm_says_which_shard(freeprompt, here, manifest, model, monkeypatch) -> None:  # noqa: F811
-    for name, value in {"TASK_ID": 4, "TASK_MIN": 1, "TASK_COUNT": 9}.items():
+    for name, value in {"TASK_ID": 4, "TASK_MIN": 1, "TASK_MAX": 9, "TASK_COUNT": 9}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_{name}", str(value))
     freeprompt("batch", manifest, "-o", "out", "--engine", "shard", "--model", model, *HOW)
     assert [path.name for path in (here / "out" / "journal").iterdir()] == [
         "part-00003-of-00009.jsonl"
     ]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        ({"ID": 3, "MIN": 3, "MAX": 3, "COUNT": 1}, ["--of", 64]),  # one task handed in again
+        ({"ID": 7, "MIN": 3, "MAX": 7, "COUNT": 2}, []),
+        ({"ID": 62, "MIN": 0, "MAX": 62, "COUNT": 32}, []),
+    ],
+)
+def test_a_part_of_an_array_is_not_taken_for_the_whole(
+    freeprompt,  # noqa: F811
+    here,  # noqa: F811
+    manifest,
+    monkeypatch,
+    array,
+    words,
+) -> None:
+    for name, value in array.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    ended = freeprompt("batch", manifest, "-o", "out", "--engine", "shard", *words)
+    assert ended.code == 2
+    assert "Give --index and --of" in ended.err
+    assert not (here / "out").exists()
 
 
 def test_sigterm_stops_cleanly_and_says_how_to_go_on(

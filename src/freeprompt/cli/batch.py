@@ -247,12 +247,25 @@ def _shard(engine: str, index: int | None, of: int | None) -> tuple[int, int]:
         if index is not None or of is not None:
             raise ConfigError("--index and --of belong to --engine shard.")
         return 0, 1
-    found = [
-        _number(given, variable)
-        for given, variable in ((index, "SLURM_ARRAY_TASK_ID"), (of, "SLURM_ARRAY_TASK_COUNT"))
-    ]
-    least = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0")) if index is None else 0
-    return found[0] - least, found[1]
+    of = _number(of, "SLURM_ARRAY_TASK_COUNT")
+    if index is None:
+        index = _number(None, "SLURM_ARRAY_TASK_ID") - _first_task(of)
+    return index, of
+
+
+def _first_task(of: int) -> int:
+    """Return where Slurm's array begins, after making sure that its tasks are the shards.
+
+    A part of an array that is handed in again, or one with gaps, would make other shards.
+    """
+    first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
+    last = int(os.environ.get("SLURM_ARRAY_TASK_MAX", first + of - 1))
+    if last - first + 1 != of:
+        raise ConfigError(
+            f"Slurm's array goes from {first} to {last}, and that is not {of} shards without a "
+            "gap. Give --index and --of as they were."
+        )
+    return first
 
 
 def _number(given: int | None, variable: str) -> int:
