@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from freeprompt.errors import ConfigError
+from freeprompt.train import cache as cache_module
 from freeprompt.train.cache import LatentCache, build_cache
 from freeprompt.train.config import Preset
 from freeprompt.train.data import (
@@ -70,6 +71,28 @@ def test_a_cache_grows_by_what_is_missing(tiny: Preset, runs: Path, tmp_path: Pa
     assert first.shape == (32, 4, 8, 8)
     assert len(second) == 64
     assert np.array_equal(second[:32], first)
+
+
+def test_a_cache_that_is_stopped_goes_on(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    vae, size = load_vae(runs / "vae" / "vae"), tiny.vae.resolution
+    assert build_cache(vae, size, tmp_path / "whole", 96)
+    asked = iter([False, True])
+    assert not build_cache(vae, size, tmp_path / "parts", 96, stop=lambda: next(asked))
+    assert len(np.load(tmp_path / "parts" / "latents.npy")) == 64
+    assert build_cache(vae, size, tmp_path / "parts", 96, stop=lambda: True)
+    whole, parts = (np.load(tmp_path / name / "latents.npy") for name in ("whole", "parts"))
+    assert np.array_equal(whole, parts)
+
+
+def test_a_cache_draws_no_scenes_but_those_of_the_batch(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(
+        cache_module, "scene_at", lambda seed, i: drawn.append(i) or scene_at(seed, i)
+    )
+    LatentCache(runs / "model" / "cache").batch(seed=1, step=2, batch=5)
+    assert len(drawn) == 5
 
 
 def test_batches_from_a_cache(runs: Path, tmp_path: Path) -> None:

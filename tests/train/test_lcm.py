@@ -75,6 +75,25 @@ def test_paths_that_are_there_are_kept(runs: Path, tiny: Preset, tmp_path: Path)
     assert every.shape[1] == tiny.lcm.levels + 1
 
 
+def test_a_run_that_is_stopped_while_it_walks_learns_nothing_yet(
+    runs: Path, tiny: Preset, tmp_path: Path
+) -> None:
+    many = replace(tiny, lcm=replace(tiny.lcm, paths=20))
+    run = Run(folder=tmp_path, stop=lambda: True)
+    assert train_lcm(many, tiny.lcm_train, run, runs / "pipeline", CPU) is None
+    assert len(np.load(tmp_path / "paths" / "paths.npy")) == 16
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_as_many_paths_are_walked_at_once_as_a_batch_holds(
+    runs: Path, tiny: Preset, tmp_path: Path
+) -> None:
+    teacher, told = fp.load(runs / "pipeline", device="cpu").pipe, []
+    config, sizes = replace(tiny.lcm_train, batch=20), replace(tiny.lcm, paths=20)
+    build_paths(teacher, sizes, config, tmp_path, report=told.append)
+    assert told == ["walked 20 of 22 paths", "walked 22 of 22 paths"]
+
+
 def test_the_last_paths_are_kept_back(task: LCMTask, tiny: Preset) -> None:
     drawn = {tuple(end.flatten()[:4].tolist()) for s in range(20) for end in task.draw(s)[1]}
     last = task.paths.ends(np.arange(len(task.paths) - tiny.lcm.checked, len(task.paths)))

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from freeprompt.errors import ConfigError, ModelError
+from freeprompt.errors import ConfigError, ModelError, SaveError
 from freeprompt.train.config import Preset, with_options
 from freeprompt.train.loop import Run, load_checkpoint
-from freeprompt.train.model import train_model
+from freeprompt.train.model import export_model, train_model
 from freeprompt.train.vae import load_vae, train_vae
 
 CPU = torch.device("cpu")
@@ -71,6 +73,32 @@ def test_a_model_starts_from_a_saved_one(tiny: Preset, runs: Path, tmp_path: Pat
     assert torch.allclose(ours["unet.conv_in.weight"], theirs[0], atol=1e-3)
     with pytest.raises(ModelError, match="cannot start this model"):
         train_model(tiny, config, Run(folder=tmp_path / "no"), *arguments[:2], tmp_path)
+
+
+def test_minutes_and_a_stop_end_preparations_too(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    vae, large = runs / "vae" / "vae", replace(tiny, cache=64)
+    for run in (Run(folder=tmp_path, minutes=0), Run(folder=tmp_path, stop=lambda: True)):
+        assert train_model(large, tiny.model_train, run, vae, CPU) is None
+        assert not (tmp_path / "checkpoint.pt").exists()
+        large = replace(large, cache=large.cache + 32)
+    assert len(np.load(tmp_path / "cache" / "latents.npy")) == 64
+
+
+def test_an_autoencoder_of_another_size_is_refused(
+    tiny: Preset, runs: Path, tmp_path: Path
+) -> None:
+    vae, other = runs / "vae" / "vae", replace(tiny, vae=replace(tiny.vae, resolution=64))
+    with pytest.raises(ConfigError, match="trained at 32 pixels"):
+        train_model(other, tiny.model_train, Run(folder=tmp_path), vae, CPU)
+    with pytest.raises(ConfigError, match="trained at 32 pixels"):
+        export_model(other, runs / "model", vae, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_needs_a_folder_of_its_own(tiny: Preset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SaveError, match="Choose another"):
+        train_vae(tiny, tiny.vae_train, Run(folder=tmp_path / "file"), CPU)
 
 
 def test_fresh_run_refuses_a_used_folder(tiny: Preset, runs: Path) -> None:

@@ -19,6 +19,7 @@ VAEFolder = Annotated[Path, typer.Option("--vae", help="Finished autoencoder: RU
 BaseFolder = Annotated[
     Path | None, typer.Option("--base", help="Saved pipeline to build on; default: emoji-sd.")
 ]
+_UNPREPARED = "ended before training began; the same command goes on with what is there"
 
 
 @app.command()
@@ -54,7 +55,8 @@ def model(
     sizes, config, where = asked.sized("model")
     if cache is not None:
         sizes = replace(sizes, cache=cache)
-    train_model(sizes, config, asked.start(run), vae, where, init)
+    if train_model(sizes, config, asked.start(run), vae, where, init) is None:
+        typer.echo(_UNPREPARED)
 
 
 @app.command()
@@ -128,7 +130,9 @@ def lcm(
 
     sizes, config, where = asked.sized("lcm")
     source = _pipeline(teacher)
-    train_lcm(sizes, config, asked.start(run), source, where)
+    if train_lcm(sizes, config, asked.start(run), source, where) is None:
+        typer.echo(_UNPREPARED)
+        return
     file = run / "lcm.safetensors" if output is None else output
     size = export_lcm(sizes, run, source, file, rank)
     typer.echo(f"{file}: {size / 1e6:.1f} MB")

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from freeprompt.errors import ConfigError
-from freeprompt.train.data import Seeds, batches, rendered_batch, scene_at
+from freeprompt.train.data import Seeds, batches, rendered_batch, saved, scene_at
+from freeprompt.train.loop import Timer
 from freeprompt.train.vae import encode
 from freeprompt.world import captions
 
 _PART = 32
+_SAVE_MINUTES = 3.0
 
 
 class LatentCache:
-    """Latents of the first scenes of the training stream, on disk, with the scenes at hand.
+    """Latents of the first scenes of the training stream, on disk.
 
     A cache is a folder with `latents.npy` (float16, scaled to unit variance). The scenes are not
     stored: they follow from the seed and the index.
@@ -35,8 +37,7 @@ class LatentCache:
         path = folder / "latents.npy"
         if not path.is_file():
             raise ConfigError(f"{folder} holds no latents.npy; build the cache first.")
-        self.latents = np.load(path, mmap_mode="r")
-        self.scenes = [scene_at(seed, i) for i in range(len(self.latents))]
+        self.latents, self.seed = np.load(path, mmap_mode="r"), seed
 
     def batch(self, seed: int, step: int, batch: int) -> tuple[Tensor, list[str]]:
         """Draw the latents and captions of one training step.
@@ -45,14 +46,9 @@ class LatentCache:
             Latents `(batch, channels, height, width)` float32, and one paraphrase for each.
         """
         rng = np.random.default_rng([seed, step])
-        index = np.sort(rng.integers(len(self.scenes), size=batch))
+        index = np.sort(rng.integers(len(self.latents), size=batch))
         latents = torch.from_numpy(self.latents[index].astype(np.float32))
-        return latents, [captions(self.scenes[i], rng) for i in index]
-
-
-def _known(path: Path) -> np.ndarray | None:
-    """Read the latents that are there already."""
-    return np.load(path) if path.is_file() else None
+        return latents, [captions(scene_at(self.seed, int(i)), rng) for i in index]
 
 
 def build_cache(
@@ -62,7 +58,8 @@ def build_cache(
     count: int,
     workers: int = 0,
     report: Callable[[str], None] = lambda line: None,
-) -> None:
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Render and encode scenes until the cache holds `count`; what is there is kept.
 
     Args:
@@ -72,18 +69,25 @@ def build_cache(
         count: Scenes to hold, rounded up to a multiple of 32.
         workers: Processes that render.
         report: Receives a line of text now and then.
+        stop: Asked after each part of 32.
+
+    Returns:
+        Whether it holds `count`; it does not where `stop` ended the work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "latents.npy"
-    known = _known(path)
-    parts = [] if known is None else [known]
-    start, stop = (0 if known is None else len(known) // _PART), -(-count // _PART)
+    path, last = folder / "latents.npy", -(-count // _PART)
+    parts = [np.load(path, mmap_mode="r")] if path.is_file() else []
+    done = sum(map(len, parts)) // _PART
     make = partial(rendered_batch, Seeds.MODEL, batch=_PART, resolution=resolution)
-    for index, images in enumerate(batches(make, start, stop, workers), start=start + 1):
+    due, ended = Timer(_SAVE_MINUTES), False
+    for images in batches(make, done, last, workers, vae.device):
         parts.append(encode(vae, images).half().cpu().numpy())
-        if index % 100 == 0:
-            report(f"cached {index * _PART} of {stop * _PART} latents")
-    if start < stop:
-        partial_path = folder / "partial.npy"
-        np.save(partial_path, np.concatenate(parts))
-        partial_path.replace(path)
+        done += 1
+        ended = done < last and stop()
+        if ended or done == last or due.due():
+            parts = [saved(np.concatenate(parts), path)]
+        if ended or done % 100 == 0:
+            report(f"cached {done * _PART} of {last * _PART} latents")
+        if ended:
+            break
+    return not ended

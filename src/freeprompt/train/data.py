@@ -6,6 +6,7 @@ seeds of its own, below one million. So no network can have seen a scene that sc
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from freeprompt.errors import SaveError
 from freeprompt.world import Scene, captions, random_scene
 
 Split = Literal["train", "held-out", "any"]
@@ -123,3 +125,19 @@ def rendered_batch(
     """Render the scenes of one training step of a stream."""
     scenes = [scene_at(seed, step * batch + i) for i in range(batch)]
     return render(scenes, resolution)
+
+
+def saved(array: np.ndarray, path: Path) -> np.ndarray:
+    """Write an array so that `path` is at every moment either the old or the new file; return it.
+
+    Raises:
+        SaveError: if it cannot be written.
+    """
+    draft = path.with_name("partial.npy")
+    try:
+        np.save(draft, array)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise SaveError(f"{str(path)!r} could not be written ({error.strerror}).") from error
+    return array

@@ -16,7 +16,7 @@ from freeprompt.errors import MissingDependency
 from freeprompt.train.config import LCMConfig, Preset, TrainConfig
 from freeprompt.train.data import Seeds, batches, moved
 from freeprompt.train.evaluate import load_pipeline
-from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
+from freeprompt.train.loop import Run, Trainer, autocast, check_run, fit, load_checkpoint
 from freeprompt.train.model import SHEET_PROMPTS, draw_prompts, tokenise
 from freeprompt.train.paths import Ladder, Paths, build_paths
 from freeprompt.train.sheet import write_sheet
@@ -163,7 +163,7 @@ def add_lora(unet: Any, sizes: LCMConfig) -> nn.Module:
 
 def train_lcm(
     preset: Preset, config: TrainConfig, run: Run, teacher: Path, device: torch.device
-) -> Trainer:
+) -> Trainer | None:
     """Distil a saved pipeline into a LoRA; walks paths into `run.folder / "paths"` first.
 
     Args:
@@ -173,14 +173,19 @@ def train_lcm(
         teacher: Folder of the saved pipeline.
         device: Where to train.
 
+    Returns:
+        The trainer; None if the run ended before the paths were walked, which stay as they are.
+
     Raises:
         ModelError: if the pipeline cannot be loaded.
         ConfigError: if the run cannot be started or resumed.
         MissingDependency: if peft is not installed.
     """
     imported_peft()
-    folder = run.folder / "paths"
-    build_paths(load_pipeline(teacher, device), preset.lcm, config, folder, run.stop, run.report)
+    check_run(run)
+    folder, source = run.folder / "paths", load_pipeline(teacher, device)
+    if not build_paths(source, preset.lcm, config, folder, run.ends, run.report):
+        return None
     torch.manual_seed(Seeds.PATHS + config.seed)
     return fit(LCMTask(preset, config, teacher, Paths(folder, config.seed), device), config, run)
 

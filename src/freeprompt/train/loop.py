@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from freeprompt.errors import ConfigError
+from freeprompt.errors import ConfigError, SaveError
 from freeprompt.train.config import TrainConfig
 from freeprompt.train.optim import build_optimiser, enter_thread
 
@@ -45,9 +45,10 @@ class Run:
     Attributes:
         folder: Folder of checkpoint, log and sheets; made if missing.
         resume: Whether to go on from the folder's checkpoint.
-        minutes: Wall-clock limit of this process, or None.
+        minutes: Wall-clock limit from `began` on, preparations included, or None.
         stop: Asked after each step; True ends the run with a checkpoint.
         report: Receives one line of text at a time.
+        began: When the run was described, by `time.monotonic`.
     """
 
     folder: Path
@@ -55,6 +56,16 @@ class Run:
     minutes: float | None = None
     stop: Callable[[], bool] = field(default=lambda: False)
     report: Callable[[str], None] = field(default=lambda line: None)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def over(self) -> bool:
+        """Whether its minutes have passed."""
+        return self.minutes is not None and time.monotonic() - self.began >= 60 * self.minutes
+
+    def ends(self) -> bool:
+        """Tell a preparation whether to end before it is done."""
+        return self.over or self.stop()
 
 
 class EMA:
@@ -220,16 +231,16 @@ class Trainer:
         self.run.report("  ".join(f"{key} {value:.5g}" for key, value in entry.items()))
 
 
-class _Timer:
-    """Says when the next checkpoint, sheet or end is due."""
+class Timer:
+    """Says when the next checkpoint or sheet is due."""
 
-    def __init__(self, minutes: float | None) -> None:
+    def __init__(self, minutes: float) -> None:
         self.minutes = minutes
         self.since = time.monotonic()
 
     def due(self) -> bool:
         """Tell whether the time has passed, and start anew if so."""
-        if self.minutes is None or time.monotonic() - self.since < 60 * self.minutes:
+        if time.monotonic() - self.since < 60 * self.minutes:
             return False
         self.since = time.monotonic()
         return True
@@ -279,18 +290,27 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _checked_trainer(task: Task, config: TrainConfig, run: Run) -> Trainer:
-    """Make the trainer in a fresh or a resumed folder."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(task, config, run)
-    if run.resume:
-        trainer.load()
-    elif (run.folder / CHECKPOINT).exists():
+def check_run(run: Run) -> None:
+    """Make a run's folder, or refuse it before there is any work.
+
+    Raises:
+        ConfigError: if a fresh run finds a checkpoint, or a resumed one finds none.
+        SaveError: if the folder cannot be made.
+    """
+    found = (run.folder / CHECKPOINT).exists()
+    if run.resume and not found:
+        raise ConfigError(f"{run.folder} has no {CHECKPOINT}; start the run without --resume.")
+    if found and not run.resume:
         raise ConfigError(
             f"{run.folder} already has a {CHECKPOINT}. Add --resume to go on with it, "
             "or choose another folder."
         )
-    return trainer
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(
+            f"{str(run.folder)!r} cannot be the folder of a run ({error.strerror}). Choose another."
+        ) from error
 
 
 def fit(task: Task, config: TrainConfig, run: Run) -> Trainer:
@@ -310,9 +330,12 @@ def fit(task: Task, config: TrainConfig, run: Run) -> Trainer:
         ConfigError: if a fresh run finds a checkpoint, or a resumed one finds none.
     """
     torch.set_flush_denormal(True)
-    trainer = _checked_trainer(task, config, run)
-    end, checkpoint = _Timer(run.minutes), _Timer(config.checkpoint_minutes)
-    sheet, meter, stopped = _Timer(config.sheet_minutes), _Meter(), False
+    check_run(run)
+    trainer = Trainer(task, config, run)
+    if run.resume:
+        trainer.load()
+    checkpoint, sheet = Timer(config.checkpoint_minutes), Timer(config.sheet_minutes)
+    meter, stopped = _Meter(), False
     for batch in task.batches(trainer.step, config.steps):
         meter.add(*trainer.update(batch))
         if trainer.step % config.log_every == 0:
@@ -324,7 +347,7 @@ def fit(task: Task, config: TrainConfig, run: Run) -> Trainer:
             trainer.validate()
             meter.clear()
         stopped = run.stop()
-        if stopped or end.due():
+        if stopped or run.over:
             break
     trainer.save()
     if not stopped:

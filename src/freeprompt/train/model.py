@@ -10,7 +10,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from freeprompt.errors import ModelError
+from freeprompt.errors import ConfigError, ModelError
 from freeprompt.train.anatomy import (
     TRAIN_TIMESTEPS,
     assemble,
@@ -22,7 +22,7 @@ from freeprompt.train.anatomy import (
 from freeprompt.train.cache import LatentCache, build_cache
 from freeprompt.train.config import ModelConfig, Preset, TrainConfig
 from freeprompt.train.data import Seeds, batches, moved, portions, render, scene_at, step_generator
-from freeprompt.train.loop import Run, Trainer, autocast, fit, load_checkpoint
+from freeprompt.train.loop import Run, Trainer, autocast, check_run, fit, load_checkpoint
 from freeprompt.train.sheet import write_sheet
 from freeprompt.train.tokenizer import build_tokenizer
 from freeprompt.train.vae import encode, load_vae
@@ -242,15 +242,21 @@ def _warm_start(task: ModelTask, folder: Path) -> None:
         raise ModelError(f"{folder} cannot start this model: {error}") from error
 
 
-def build_task(
-    preset: Preset, config: TrainConfig, run: Run, vae_folder: Path, device: torch.device
-) -> ModelTask:
-    """Load the autoencoder, fill the cache in `run.folder / "cache"` and build the networks."""
-    vae = load_vae(vae_folder).to(device)
-    cache = run.folder / "cache"
-    build_cache(vae, preset.vae.resolution, cache, preset.cache, config.workers, run.report)
-    torch.manual_seed(Seeds.MODEL + config.seed)
-    return ModelTask(preset, config, vae, LatentCache(cache), device)
+def _vae_of(preset: Preset, folder: Path) -> Any:
+    """Load the autoencoder of a preset's runs.
+
+    Raises:
+        ConfigError: if it was made for pictures of another size.
+        ModelError: if the folder holds none.
+    """
+    vae = load_vae(folder)
+    size = vae.config.sample_size
+    if size != preset.vae.resolution:
+        raise ConfigError(
+            f"{folder} was trained at {size} pixels, and preset {preset.name!r} is for "
+            f"{preset.vae.resolution}. Give the preset that it was trained with (--preset)."
+        )
+    return vae
 
 
 def train_model(
@@ -260,8 +266,8 @@ def train_model(
     vae_folder: Path,
     device: torch.device,
     init: Path | None = None,
-) -> Trainer:
-    """Train the denoiser and the text encoder.
+) -> Trainer | None:
+    """Train the denoiser and the text encoder; fills the cache in `run.folder / "cache"` first.
 
     Args:
         preset: Sizes.
@@ -271,10 +277,21 @@ def train_model(
         device: Where to train.
         init: Folder of a saved pipeline to start from, or None.
 
+    Returns:
+        The trainer; None if the run ended before the cache was full, which stays as it is.
+
     Raises:
+        ConfigError: if the run cannot be started or resumed, or the autoencoder is another
+            preset's.
         ModelError: if the autoencoder or `init` cannot be loaded.
     """
-    task = build_task(preset, config, run, vae_folder, device)
+    check_run(run)
+    vae, cache = _vae_of(preset, vae_folder).to(device), run.folder / "cache"
+    size, count, workers = preset.vae.resolution, preset.cache, config.workers
+    if not build_cache(vae, size, cache, count, workers, run.report, run.ends):
+        return None
+    torch.manual_seed(Seeds.MODEL + config.seed)
+    task = ModelTask(preset, config, vae, LatentCache(cache), device)
     if init is not None and not run.resume:
         _warm_start(task, init)
     return fit(task, config, run)
@@ -294,7 +311,12 @@ def export_model(
 
     Returns:
         Size of the folder in bytes.
+
+    Raises:
+        ConfigError: if there is no checkpoint, or the autoencoder is another preset's.
+        ModelError: if the autoencoder cannot be loaded.
     """
+    vae = _vae_of(preset, vae_folder)
     tokenizer = build_tokenizer(vocabulary())
     text_encoder = build_text_encoder(preset.model, tokenizer)
     unet = build_unet(preset.model, preset.vae)
@@ -303,7 +325,7 @@ def export_model(
     with torch.no_grad():
         for parameter, average in zip(parameters, averages, strict=True):
             parameter.copy_(average)
-    pipeline = assemble(load_vae(vae_folder), text_encoder, tokenizer, unet, preset.model)
+    pipeline = assemble(vae, text_encoder, tokenizer, unet, preset.model)
     return save_pipeline(pipeline, output, dtype)
 
 

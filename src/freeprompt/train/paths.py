@@ -13,11 +13,12 @@ from torch import Tensor
 from freeprompt.errors import ConfigError
 from freeprompt.train.anatomy import TRAIN_TIMESTEPS
 from freeprompt.train.config import LCMConfig, TrainConfig
-from freeprompt.train.data import Seeds, caption_at, scene_at, step_generator
-from freeprompt.train.loop import autocast
+from freeprompt.train.data import Seeds, caption_at, saved, scene_at, step_generator
+from freeprompt.train.loop import Timer, autocast
 from freeprompt.train.model import tokenise
 
 _PART = 16
+_SAVE_MINUTES = 1.0
 Index = npt.NDArray[np.int64]
 
 
@@ -155,26 +156,31 @@ def build_paths(
     folder: Path,
     stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
-) -> None:
+) -> bool:
     """Walk paths until there are `sizes.paths` and those to validate with; what is there is kept.
 
     Args:
         pipeline: The teacher.
         sizes: How many, over how many levels, at what guidance.
-        config: Of the run: its seed and precision.
+        config: Of the run: its seed and precision; a batch of it, or 16, is walked at once.
         folder: Folder of the paths; made if missing. It belongs to this teacher alone.
-        stop: Asked after each part of 16.
+        stop: Asked after each part.
         report: Receives a line of text now and then.
+
+    Returns:
+        Whether they are all there; they are not where `stop` ended the work.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, wanted = folder / "paths.npy", sizes.paths + sizes.checked
-    known = [np.load(path)] if path.is_file() else []
-    start = sum(map(len, known))
-    walker = Walker(pipeline, sizes, config)
-    while start < wanted and not stop():
-        stop_at = min(start + _PART, wanted)
-        known = [np.concatenate([*known, walker.walk(range(start, stop_at))])]
-        start = stop_at
-        np.save(folder / "partial.npy", known[0])
-        (folder / "partial.npy").replace(path)
-        report(f"walked {start} of {wanted} paths")
+    parts = [np.load(path, mmap_mode="r")] if path.is_file() else []
+    done, ended = sum(map(len, parts)), False
+    walker, due = Walker(pipeline, sizes, config), Timer(_SAVE_MINUTES)
+    while done < wanted and not ended:
+        last = min(done + max(_PART, config.batch), wanted)
+        parts.append(walker.walk(range(done, last)))
+        done = last
+        ended = done < wanted and stop()
+        if ended or done == wanted or due.due():
+            parts = [saved(np.concatenate(parts), path)]
+        report(f"walked {done} of {wanted} paths")
+    return not ended
