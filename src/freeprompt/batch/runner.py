@@ -1,5 +1,6 @@
 """The run: every edit of a manifest that is not there yet, by whichever engine; resumable."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ CHECKS = ("hash", "size", "none")
 ROUNDS = 3  # how often groups are handed out again of which an engine brought nothing back
 FULL = 10  # groups one after the other that could not be written: the disk stays full
 SYNC = 1.0  # seconds between two waits for the disk
+_ADDRESS = re.compile(r"[A-Za-z0-9+]{2,}:/")  # such as s3://bucket, of which Path keeps one slash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,11 @@ class Run:
             raise unknown(ConfigError, "way to verify", self.verify, CHECKS)
         if self.together < 0:
             raise ConfigError(f"together must be 0 or more; got {self.together}.")
+        if _ADDRESS.match(str(self.out)):
+            raise ConfigError(
+                f"Results are written to a folder of a disk; got {str(self.out)!r}. Name one, and "
+                "copy it to where it shall be afterwards."
+            )
         if not 0 <= self.index < self.of:
             raise ConfigError(
                 f"A shard is one of 0 to {self.of - 1}, that is --of minus one; got {self.index}."
