@@ -235,3 +235,12 @@ def test_a_killed_run_goes_on(model, tmp_path) -> None:
     keys = [json.loads(line)["key"] for line in lines]
     assert len(keys) == len(set(keys)) == 4 * 3 + 4 * 4
     assert store.path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+
+
+@pytest.mark.parametrize(
+    ("program", "typed"),
+    [("/bin/freeprompt", "freeprompt"), ("/x/freeprompt/__main__.py", "python -m freeprompt")],
+)
+def test_the_command_can_be_typed_again(monkeypatch, program, typed) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "bench", "run", "my plan.toml"])
+    assert runner.command_line() == f"{typed} bench run 'my plan.toml'"

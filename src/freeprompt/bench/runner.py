@@ -121,7 +121,9 @@ def _about(plan: Plan, data: Dataset) -> dict[str, Any]:
 
 def command_line() -> str:
     """How this process was called, ready to be typed again."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    called = ["python", "-m", "freeprompt"] if name == "__main__.py" else [name]
+    return shlex.join([*called, *sys.argv[1:]])
 
 
 def _manifest(plan: Plan) -> Path | None:
