@@ -268,6 +268,24 @@ def test_a_method_is_an_instance(pipe, method) -> None:
         stock(pipe)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        fp.methods.P2P(blend_words="dog,cat"),
+        fp.methods.ProtectedFPE(words="dog,cat"),
+        fp.methods.ProtectedFPE(),
+    ],
+)
+def test_what_acts_between_the_steps_is_refused(pipe, method) -> None:
+    """diffusers takes the steps: a blend with the source would never happen."""
+    with (
+        pytest.raises(ConfigError, match=r"Use Editor\.edit|use Editor\(pipe\)\.edit"),
+        fp.controlled(pipe, method, PROMPTS),
+    ):
+        stock(pipe)
+    assert restored(pipe.unet)
+
+
 def test_blocks_do_not_nest(pipe) -> None:
     with pytest.raises(AlreadyAttached), fp.controlled(pipe, FPE()):
         controlled(pipe)

@@ -89,5 +89,5 @@ def test_words_that_are_not_there(model):
 
 
 def test_the_noise_mask_has_no_place_in_a_stock_call(model):
-    with pytest.raises(ConfigError, match="Name words"):
+    with pytest.raises(ConfigError, match="finished source"):
         ProtectedFPE().controls(model, task())

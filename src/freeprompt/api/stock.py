@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeprompt.core import PAIR, Rows, Run
+from freeprompt.core import PAIR, Control, Rows, Run
 from freeprompt.errors import ConfigError, ControlNeverFired, FreepromptWarning, UnsupportedModel
 from freeprompt.methods import Method, Task, TwoBranch
 from freeprompt.models import UNetModel, adapt
@@ -33,7 +33,8 @@ def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterat
         prompts: Source and target prompts of the call, for methods that read them (P2P).
 
     Raises:
-        ConfigError: if the method runs its own loop, or reads prompts and got none.
+        ConfigError: if the method runs its own loop, changes latents between steps (as a blend with
+            the source does), or reads prompts and got none.
         ControlNeverFired: at the end of the block, if nothing was denoised or edited in it.
         UnsupportedModel: if the call has no target row.
         AlreadyAttached: if controls are attached to this model now.
@@ -132,7 +133,23 @@ class _Guest:
             guidance=float(self.model.pipe.guidance_scale),
         )
         controls = self.method.controls(self.model, task)
+        _check_controls(self.method, controls)
         return self.attached.enter_context(self.model.attach(controls, rows))
+
+
+def _check_controls(method: TwoBranch, controls: Sequence[Control]) -> None:
+    """Refuse what acts outside the network, where diffusers' loop does not ask it."""
+    for control in controls:
+        if any(
+            getattr(type(control), name) is not getattr(Control, name)
+            for name in ("latents", "guide")
+        ):
+            raise ConfigError(
+                f"{type(control).__name__} of {type(method).__name__} changes latents between the "
+                "steps, and in a stock call diffusers takes the steps, so it would be left out "
+                "without a word. Leave out what asks for it (such as blend_words), or use "
+                "Editor(pipe).edit(...)."
+            )
 
 
 def _warn(message: str) -> None:

@@ -104,7 +104,7 @@ class ProtectedFPE(TwoBranch):
             if task.trajectory is None:
                 raise ConfigError(
                     "The noise mask is found on the finished source, which a stock pipeline call "
-                    "does not have yet. Name words (words='dog,rabbit') or use Editor.edit."
+                    "does not have yet. Use Editor.edit."
                 )
             masks = noise_difference(
                 model,
