@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from freeprompt.errors import ConfigError
+from freeprompt.errors import ConfigError, ModelError, SaveError
 from freeprompt.train.config import PRESETS, preset, with_options
 from freeprompt.train.loop import (
     EMA,
     Run,
     Trainer,
+    load_checkpoint,
     rate_at,
     resolve_device,
     save_atomically,
@@ -53,6 +54,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises((AttributeError, TypeError, RuntimeError)):
         save_atomically({"step": lambda: 2}, path)
     assert torch.load(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(SaveError, match="could not be written"):
+        save_atomically({"step": 2}, tmp_path / "missing" / "checkpoint.pt")
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    task = VAETask(preset("tiny").vae, TRAIN, CPU, 2)
+    trainer = Trainer(task, TRAIN, Run(folder=tmp_path))
+    trainer.save()
+    trainer.step = 7
+    trainer.ema.parameters[3].view(-1)[0] = float("nan")
+    with pytest.raises(ModelError, match=r"diverged: after step 7 .* --rate"):
+        trainer.save()
+    assert load_checkpoint(tmp_path)["step"] == 0
+
+
+def test_a_checkpoint_of_another_preset_is_named_as_such(tmp_path: Path) -> None:
+    Trainer(VAETask(preset("tiny").vae, TRAIN, CPU, 2), TRAIN, Run(folder=tmp_path)).save()
+    wider = replace(preset("tiny").vae, channels=(8, 8, 32))
+    other = Trainer(VAETask(wider, TRAIN, CPU, 2), TRAIN, Run(folder=tmp_path, resume=True))
+    with pytest.raises(ConfigError, match="of another preset"):
+        other.load()
 
 
 def test_threads_change_a_gradient_by_rounding_only() -> None:
@@ -123,9 +146,13 @@ def test_settings_that_cannot_be() -> None:
         with_options(TRAIN, batch=0)
     with pytest.raises(ConfigError, match="Unknown device"):
         resolve_device("abacus")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="no CUDA device"):
-            resolve_device("cuda")
+    with pytest.raises(ConfigError, match="not on 'meta'"):
+        resolve_device("meta")
+    with pytest.raises(ConfigError, match="CUDA device"):
+        resolve_device(f"cuda:{torch.cuda.device_count()}")
+    for seed in (-1, 100_000):  # where the stream of another network begins
+        with pytest.raises(ConfigError, match=f"--seed is {seed}"):
+            with_options(TRAIN, seed=seed)
     assert resolve_device("cpu") == CPU
 
 

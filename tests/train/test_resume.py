@@ -63,6 +63,8 @@ def test_training_a_decoder_on_leaves_the_encoder(tiny: Preset, runs: Path, tmp_
     assert not torch.equal(first.decoder.conv_in.weight, second.decoder.conv_in.weight)
     assert first.config.scaling_factor == second.config.scaling_factor
     assert torch.allclose(first.quant_conv.bias, second.quant_conv.bias, atol=1e-4)
+    with pytest.raises(ConfigError, match="with --init"):
+        train_vae(tiny, tiny.vae_train, Run(folder=tmp_path, resume=True), CPU)
 
 
 def test_a_model_starts_from_a_saved_one(tiny: Preset, runs: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def model(
     run: RunFolder,
     vae: VAEFolder,
     init: Annotated[Path | None, typer.Option(help="Saved pipeline to start from.")] = None,
-    cache: Annotated[int | None, typer.Option(help="Scenes whose latents are kept.")] = None,
+    cache: Annotated[int | None, typer.Option(min=1, help="Scenes whose latents are kept.")] = None,
     *,
     asked: Asked,
 ) -> None:
@@ -121,7 +121,9 @@ def lcm(
     output: Annotated[
         Path | None, typer.Option("--output", help="LoRA to write; default: RUN/lcm.safetensors.")
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Cut the written LoRA to this rank.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Cut the written LoRA to this rank.")
+    ] = None,
     *,
     asked: Asked,
 ) -> None:
@@ -157,7 +159,7 @@ def export(
 def sheet(
     model: Annotated[Path, typer.Argument(help="Saved pipeline.")],
     output: Annotated[Path, typer.Option("--output", help="PNG to write.")],
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
     seed: Annotated[int, typer.Option(help="First seed of the noise.")] = 0,
     device: Device = "auto",
@@ -179,7 +181,7 @@ def evaluate(
     judge: Annotated[Path | None, typer.Option(help="Judge's weights; default: shipped.")] = None,
     prompts: Annotated[int, typer.Option(help="Images to generate.")] = 192,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
     card: Annotated[
         Path | None, typer.Option(help="Model card whose table is replaced, with its picture.")
     ] = None,

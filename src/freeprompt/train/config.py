@@ -5,6 +5,9 @@ from typing import Literal
 
 from freeprompt.errors import ConfigError, unknown
 
+SEEDS = 100_000
+"""Seeds that a run may have, from 0; the streams of `data.Seeds` begin that far apart."""
+
 Precision = Literal["bf16", "fp32"]
 Optimiser = Literal["adamw", "muon"]
 Prediction = Literal["v_prediction", "epsilon"]
@@ -215,7 +218,7 @@ PRESETS = {
             batch=64, steps=30_000, rate=8e-4, decay=True, workers=12, log_every=100
         ),
         model_train=TrainConfig(
-            batch=512, steps=60_000, rate=1e-3, warmup=1_000, ema=0.9998, log_every=100
+            batch=512, steps=60_000, rate=1e-3, warmup=1_000, ema=0.9998, workers=12, log_every=100
         ),
         judge_train=TrainConfig(
             batch=256, steps=10_000, rate=2e-3, decay=True, workers=12, log_every=100
@@ -245,10 +248,13 @@ def with_options(config: TrainConfig, **options: int | float | None) -> TrainCon
     """Copy `config` with the options that are not None.
 
     Raises:
-        ConfigError: if a batch size, a number of steps or a rate is not positive.
+        ConfigError: if a batch size, a number of steps or a rate is not positive, or a seed is
+            out of its range, behind which other streams of scenes begin.
     """
     given = {key: value for key, value in options.items() if value is not None}
     for key in ("batch", "steps", "rate"):
-        if key in given and given[key] <= 0:
+        if key in given and not given[key] > 0:
             raise ConfigError(f"--{key} is {given[key]}, but must be above 0.")
+    if not 0 <= given.get("seed", 0) < SEEDS:
+        raise ConfigError(f"--seed is {given['seed']}, but must be 0 .. {SEEDS - 1}.")
     return replace(config, **given)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from freeprompt.errors import ConfigError, SaveError
+from freeprompt.errors import ConfigError, ModelError, SaveError
 from freeprompt.train.config import TrainConfig
 from freeprompt.train.optim import build_optimiser, enter_thread
 
@@ -103,7 +103,7 @@ def resolve_device(name: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
 
     Raises:
-        ConfigError: if torch does not know the name or the machine lacks the device.
+        ConfigError: if it is none of these or the machine lacks the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,8 +111,12 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"Unknown device {name!r}. Try auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"Device {name!r} was asked for, but torch sees no CUDA device.")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"Training runs on the CPU or on CUDA, not on {name!r}.")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        seen = f"{count} CUDA device(s), counted from 0" if count else "no CUDA device"
+        raise ConfigError(f"Device {name!r} was asked for, but torch sees {seen}.")
     return device
 
 
@@ -131,10 +135,21 @@ def rate_at(config: TrainConfig, step: int) -> float:
 
 
 def save_atomically(value: Any, path: Path) -> None:
-    """Write with `torch.save` so that `path` is at every moment either the old or the new file."""
+    """Write with `torch.save` so that `path` is at every moment either the old or the new file.
+
+    Raises:
+        SaveError: if it cannot be written.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(value, partial)
-    partial.replace(path)
+    try:
+        torch.save(value, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer knows no other error
+        raise SaveError(
+            f"{str(path)!r} could not be written ({error}). Make room on its disk."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Trainer:
@@ -156,10 +171,27 @@ class Trainer:
         self.ema = EMA(task.module, config.ema)
         self.optimiser = build_optimiser(task.module, config)
 
+    @property
+    def trained(self) -> list[str]:
+        """Names of the parameters that are trained."""
+        return [name for name, p in self.task.module.named_parameters() if p.requires_grad]
+
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint.
+
+        Raises:
+            ModelError: if there are weights that are no numbers any more; the file stays as it is.
+            SaveError: if it cannot be written.
+        """
+        if not torch.stack(torch._foreach_norm(self.ema.parameters)).isfinite().all():
+            raise ModelError(
+                f"The run in {self.run.folder} has diverged: after step {self.step} there are "
+                f"weights that are not finite. Its {CHECKPOINT}, if there is one, is of an earlier "
+                "step: go on from that with a lower --rate, or start again with one."
+            )
         state = {
             "step": self.step,
+            "trained": self.trained,
             "module": self.task.module.state_dict(),
             "ema": self.ema.parameters,
             "optimiser": self.optimiser.state_dict(),
@@ -171,14 +203,26 @@ class Trainer:
         """Read the checkpoint.
 
         Raises:
-            ConfigError: if there is none.
+            ConfigError: if there is none, it is of another network, or other parts of it were
+                trained.
         """
         state = load_checkpoint(self.run.folder)
+        try:
+            self.task.module.load_state_dict(state["module"])
+            for average, stored in zip(self.ema.parameters, state["ema"], strict=True):
+                average.copy_(stored)
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"The {CHECKPOINT} of {self.run.folder} is of another network or of another "
+                "preset. Resume a run with the preset that it was started with (--preset)."
+            ) from error
+        if state.get("trained", self.trained) != self.trained:
+            raise ConfigError(
+                f"The run in {self.run.folder} trains other parts of the network than it was "
+                "started with. Resume it as it was started: with --init, or without."
+            )
         self.step = state["step"]
-        self.task.module.load_state_dict(state["module"])
-        for average, stored in zip(self.ema.parameters, state["ema"], strict=True):
-            average.copy_(stored)
-        self.optimiser.load_state_dict(state["optimiser"])
 
     def update(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Take one optimiser step.
