@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ import freeprompt as fp
 from freeprompt.api.provenance import Provenance
 from freeprompt.batch import Defaults, Stopped, look, run
 from freeprompt.batch.worker import Worker
-from freeprompt.errors import ConfigError, FreepromptError, SaveError
+from freeprompt.errors import ConfigError, FreepromptError, ModelError, SaveError
 from freeprompt.methods import METHODS
 
 PSNR = "reconstruction_psnr_db"
@@ -269,6 +270,16 @@ def test_results_of_two_models_are_not_mixed(copy, manifest, model, tmp_path) ->
         run(asked(changed, other, copy))
     with pytest.raises(ConfigError, match=r"results of another format \(folders; now wds\)"):
         run(asked(manifest, model, copy, format="wds"))
+
+
+def test_a_metric_without_weights_ends_the_run_at_once(
+    tmp_path, manifest, model, monkeypatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    plan = asked(manifest, model, tmp_path / "out")
+    setup = replace(plan.setup, metrics=("lpips",), networks={"lpips": "squeeze"})
+    with pytest.raises(ModelError, match=r"cannot be measured.*lacks squeezenet"):
+        run(replace(plan, setup=setup))
 
 
 def test_two_runs_do_not_write_at_once(tmp_path, manifest, model) -> None:

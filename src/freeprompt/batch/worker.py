@@ -17,7 +17,7 @@ from freeprompt.batch.jobs import Group, Job
 from freeprompt.batch.memory import found_batch_size
 from freeprompt.batch.places import Root
 from freeprompt.bench.fields import Panel, load_panel
-from freeprompt.errors import FreepromptWarning
+from freeprompt.errors import FreepromptWarning, ModelError
 from freeprompt.images import png_bytes, resize
 from freeprompt.models.fingerprint import fingerprint
 from freeprompt.models.memory import ran_out
@@ -90,6 +90,8 @@ class Worker:
         self.panel: Panel | None = None
         if setup.metrics:
             self.panel = load_panel(options, str(self.editor.model.device))
+            for why in self.panel.skipped.values():  # a night without what was asked for is lost
+                raise ModelError(f"A metric that is asked for cannot be measured. {why}")
         self.batch = setup.batch or found_batch_size(self.editor)
         memory = self.editor.model.memory
         if not memory.at_once:  # what is free just now must not decide who shares a batch
@@ -101,7 +103,6 @@ class Worker:
             "dtype": str(self.editor.model.dtype).removeprefix("torch."),
             "versions": versions(),
             "batch": self.batch,
-            "skipped_metrics": dict(self.panel.skipped) if self.panel else {},
         }
 
     def finished(self, group: Group) -> Finished:
