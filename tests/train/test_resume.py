@@ -55,6 +55,13 @@ def test_model_resumes_exactly(tiny: Preset, runs: Path, tmp_path: Path) -> None
     assert_same_run(runs / "model", tmp_path)
 
 
+@pytest.mark.slow
+def test_workers_change_nothing(tiny: Preset, runs: Path, tmp_path: Path) -> None:
+    config, vae = replace(tiny.model_train, workers=2), runs / "vae" / "vae"
+    train_model(tiny, config, Run(folder=tmp_path), vae, CPU)
+    assert_same_run(runs / "model", tmp_path)
+
+
 def test_training_a_decoder_on_leaves_the_encoder(tiny: Preset, runs: Path, tmp_path: Path) -> None:
     first = load_vae(runs / "vae" / "vae")
     train_vae(tiny, tiny.vae_train, Run(folder=tmp_path), CPU, init=runs / "vae" / "vae")
