@@ -66,10 +66,35 @@ class TestOffload:
         offload(pipe, "sequential", CPU)
         layer = pipe.unet.conv_in
         hook, home = layer._hf_hook, layer.weight.data_ptr()
-        monkeypatch.setattr(type(hook), "_there", lambda self, data: data.clone())
+        monkeypatch.setattr(type(hook), "_there", lambda self, weight: weight.clone())
         monkeypatch.setattr(layer, "_old_forward", lambda x: seen.append(layer.weight.data_ptr()))
         layer(torch.zeros(1, 4, 8, 8))
         assert seen[0] != home and layer.weight.data_ptr() == home
+
+    def test_gradients_find_the_weights_that_were_lent(self, monkeypatch):
+        """Another precision stands for another device: weights at home would not fit."""
+        pipe = tiny_sd(sample_size=8)
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+        states = torch.ones(1, 77, 32).double()
+
+        def slope():
+            with torch.enable_grad():
+                start = x.clone().requires_grad_()
+                answer = pipe.unet(start, torch.tensor(501), states)[0]
+                return torch.autograd.grad(answer.square().sum(), start)[0]
+
+        pipe.unet.double()
+        plain = slope()
+        pipe.unet.float()
+        before = [*pipe.unet.parameters()]
+        offload(pipe, "sequential", CPU)
+        monkeypatch.setattr(
+            type(pipe.unet.conv_in._hf_hook),
+            "_there",
+            lambda self, weight: weight.double() if weight.is_floating_point() else weight,
+        )
+        assert torch.allclose(slope(), plain)
+        assert all(a is b for a, b in zip(before, pipe.unet.parameters(), strict=True))
 
     def test_an_exception_inside_leaves_nothing_behind(self):
         pipe = tiny_sd(sample_size=8)

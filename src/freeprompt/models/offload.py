@@ -66,17 +66,24 @@ def _lent() -> type[Any]:
 
         def __init__(self, device: torch.device):
             self.execution_device = device
-            self.away: list[tuple[torch.Tensor, torch.Tensor]] = []
+            self.away: list[tuple[dict[str, Any], str, torch.Tensor]] = []
 
         def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             self._take_back()
-            self.away = [(weight, weight.data) for weight in _own(module)]
-            for weight, data in self.away:
-                weight.data = self._there(data)
+            # a copy in the place of each, not other data in it: what a gradient will need is kept
+            # with the copy, and goes on to where the layer computed
+            self.away = [
+                (kept, name, weight)
+                for kept in (module._parameters, module._buffers)
+                for name, weight in kept.items()
+                if weight is not None
+            ]
+            for kept, name, weight in self.away:
+                kept[name] = self._there(weight)
             return args, kwargs
 
-        def _there(self, data: torch.Tensor) -> torch.Tensor:
-            return data.to(self.execution_device)
+        def _there(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight.to(self.execution_device)
 
         def post_forward(self, module: nn.Module, output: Any) -> Any:
             self._take_back()
@@ -88,8 +95,8 @@ def _lent() -> type[Any]:
 
         def _take_back(self) -> None:
             # also before the next use and at the end: an exception in `forward` leaves them there
-            for weight, data in self.away:
-                weight.data = data
+            for kept, name, weight in self.away:
+                kept[name] = weight
             self.away = []
 
     return Lent
