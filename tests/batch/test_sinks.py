@@ -13,7 +13,7 @@ from tests.batch.samples import BAD, EDITS, asked, pictures, results, strays
 from freeprompt.batch import Stopped, run
 from freeprompt.batch.names import file_name
 from freeprompt.batch.places import Root, is_address
-from freeprompt.batch.sinks import Tars, verified
+from freeprompt.batch.sinks import Folders, Tars, verified
 from freeprompt.errors import ConfigError, ImageError
 
 
@@ -86,6 +86,22 @@ def test_tars_of_shards_that_nobody_goes_on_with_end_properly(
     for index in range(2):
         run(asked(manifest, model, out, format="wds", index=index, of=2))
     assert samples(out) == {Path(name).stem: png for name, png in pictures(whole).items()}
+
+
+def test_a_shard_that_ends_takes_no_room_from_the_others(tmp_path, monkeypatch) -> None:
+    """Shards share the folder of drafts; who ends removes it if it is empty."""
+    first, second = Folders(tmp_path, "a"), Folders(tmp_path, "b")
+    write, ended = Path.write_bytes, []
+
+    def write_bytes(path, content):
+        if not ended:
+            ended.append(second.close())
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert verified(tmp_path, first.put({"id": "x"}, b"picture"), "hash")
+    first.close()
+    assert not (tmp_path / ".drafts").exists()
 
 
 def test_a_full_tar_is_followed_by_another(tmp_path) -> None:

@@ -53,9 +53,12 @@ class Folders:
         file = f"images/{folder_name(name)}/{file_name(name)}.png"
         target = self._folder / file
         try:
-            self._draft.parent.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._draft.write_bytes(png)
+            try:
+                self._draft.write_bytes(png)
+            except FileNotFoundError:  # there is no folder yet, or a shard that ended took it away
+                self._draft.parent.mkdir(parents=True, exist_ok=True)
+                self._draft.write_bytes(png)
             self._draft.replace(target)
         except OSError as error:
             with suppress(OSError):
