@@ -232,11 +232,11 @@ def test_a_full_disk_is_reported_by_row_and_the_rest_is_done(
 def test_a_disk_that_stays_full_ends_the_run(tmp_path, model, monkeypatch) -> None:
     disk = Disk(monkeypatch)
     disk.full = True
-    rows = [{"id": f"{i}", "source": "a dog", "target": "a cat"} for i in range(14)]
+    rows = [{"id": f"{i}", "source": "a dog", "targets": ["a cat", "a car"]} for i in range(14)]
     manifest = write_rows(tmp_path / "m.jsonl", rows)
     with pytest.raises(SaveError, match=r"last 10 groups could not be written.*No space left"):
         run(asked(manifest, model, tmp_path / "out", defaults=Defaults(steps=1)))
-    assert look(tmp_path / "out").failed == 10
+    assert look(tmp_path / "out").failed == 20  # groups of two
 
 
 def test_a_journal_on_a_full_disk_uses_the_reserve(tmp_path, manifest, model, monkeypatch) -> None:

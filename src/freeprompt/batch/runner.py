@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,7 +194,8 @@ class Keeper:
         if self._about.get("format", asked.format) != asked.format:
             store.begin({"format": asked.format})  # says what differs
         self._checked: set[str] = set()
-        self._unwritten, self._before, self._synced = 0, time.monotonic(), 0.0
+        self._unwritten, self._why = 0, ""
+        self._before, self._synced = time.monotonic(), 0.0
         report(self.advance)
 
     @property
@@ -206,6 +207,7 @@ class Keeper:
         """Write a group."""
         self._begin(finished)
         records = [self._written(made) for made in finished.made]
+        self._count_unwritten(finished, records)
         self._commit(records)
         wrong = 0
         for record in records:
@@ -218,7 +220,7 @@ class Keeper:
         )
         self._report(self.advance)
         if self._unwritten >= FULL:
-            raise SaveError(f"The last {FULL} groups could not be written: {records[-1]['error']}")
+            raise SaveError(f"The last {FULL} groups could not be written: {self._why}")
 
     def _begin(self, finished: Finished) -> None:
         """Write run.json with the first result; refuse a worker that is unlike the others."""
@@ -243,12 +245,17 @@ class Keeper:
         if made.png is None:
             return made.record
         try:
-            where = self._sink.put(made.record, made.png)
+            return {**made.record, **self._sink.put(made.record, made.png)}
         except SaveError as error:
-            self._unwritten += 1
             return {**made.record, "error": f"SaveError: {error}"}
-        self._unwritten = 0
-        return {**made.record, **where}
+
+    def _count_unwritten(self, finished: Finished, records: Sequence[Mapping[str, Any]]) -> None:
+        """Count groups one after the other of which no picture could be written."""
+        tried = [r["error"] for m, r in zip(finished.made, records, strict=True) if m.png]
+        if tried and all(tried):
+            self._unwritten, self._why = self._unwritten + 1, tried[-1]
+        elif tried:
+            self._unwritten = 0
 
     def _commit(self, records: list[dict[str, Any]]) -> None:
         now = time.monotonic()
