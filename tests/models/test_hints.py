@@ -23,6 +23,7 @@ from freeprompt.models import adapt
 from freeprompt.models.hint_files import load_network
 from freeprompt.models.hints import Hint, Hints, as_network
 from freeprompt.models.ldm import adapter_origin, control_origin
+from freeprompt.models.offload import offload
 from freeprompt.models.tiny import tiny_sd, tiny_sdxl
 
 PROMPT = "a blue cat"
@@ -248,6 +249,14 @@ class TestFiles:
         self.same(found, net)
         assert found.name == str(tmp_path) and not found.module.training
         assert len(found.fingerprint) == 16
+
+    def test_it_lies_where_the_denoiser_computes(self, tmp_path):
+        """Under CPU offload that is not where the denoiser's weights wait."""
+        pipe = tiny_sd(sample_size=8)
+        tiny_controlnet(pipe).save_pretrained(tmp_path)
+        offload(pipe, "sequential", torch.device("meta"))  # stands for an accelerator
+        assert pipe.unet.device.type == "cpu"
+        assert load_network(tmp_path, "controlnet", pipe).module.device.type == "meta"
 
     def test_the_cache_of_the_hub(self, pipe, tmp_path, monkeypatch):
         net = tiny_controlnet(pipe)

@@ -37,7 +37,7 @@ def load_network(
     offline: bool = False,
     allow_pickle: bool = False,
 ) -> HintNetwork:
-    """Load a network that reads control images, in the dtype and on the device of a pipeline.
+    """Load a network that reads control images, in the dtype of a pipeline and where it computes.
 
     Args:
         source: A folder that `save_pretrained` wrote, a single file, or a Hub id.
@@ -67,7 +67,8 @@ def load_network(
         )
     network = as_network(module, name)
     check_network(network, pipe.unet, getattr(pipe, "name_or_path", "") or type(pipe).__name__)
-    module.to(device=pipe.unet.device, dtype=pipe.unet.dtype).eval().requires_grad_(False)
+    # not where the denoiser's weights lie: under CPU offload they wait elsewhere
+    module.to(device=pipe._execution_device, dtype=pipe.unet.dtype).eval().requires_grad_(False)
     return network
 
 
