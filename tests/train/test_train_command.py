@@ -57,6 +57,14 @@ def test_export_says_how_large_it_is(runs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model_index.json").is_file()
 
 
+def test_a_card_without_a_place_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("no table")
+    for card, said in (("card.md", "has no place"), ("none.md", "is no model card")):
+        arguments = ["eval", "no-such-model", "--output", tmp_path / "out", "--card"]
+        with pytest.raises(ConfigError, match=said):
+            runner.invoke(app, [*map(str, arguments), str(tmp_path / card)], catch_exceptions=False)
+
+
 def test_an_unknown_preset(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Unknown preset"):
         runner.invoke(

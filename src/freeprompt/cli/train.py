@@ -188,8 +188,10 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a model with the judge; writes report.json, table.md and sheet.png."""
-    from freeprompt.train.evaluate import EvalConfig, evaluate_model, update_card
+    from freeprompt.train.evaluate import EvalConfig, card_parts, evaluate_model, update_card
 
+    if card is not None:
+        card_parts(card)  # it would be a pity to learn of it after the measuring
     config = EvalConfig(prompts=prompts, guidance=guidance, steps=steps)
     report = evaluate_model(model, output, config, prepare(device, 1), judge, typer.echo)
     if card is not None:

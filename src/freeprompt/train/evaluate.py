@@ -302,6 +302,23 @@ def table(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def card_parts(card: Path) -> tuple[str, str]:
+    """Return what stands in a model card before and after its table, which is between `MARKS`.
+
+    Raises:
+        ConfigError: if the card cannot be read, or has no such place.
+    """
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{card} is no model card that can be read: {error}.") from error
+    before, found, rest = text.partition(MARKS[0])
+    _, closed, after = rest.partition(MARKS[1])
+    if not (found and closed):
+        raise ConfigError(f"{card} has no place for the table: {MARKS[0]} ... {MARKS[1]}.")
+    return before, after
+
+
 def update_card(card: Path, output: Path) -> None:
     """Put the table of an evaluation into a model card and its sheet beside the card.
 
@@ -312,11 +329,7 @@ def update_card(card: Path, output: Path) -> None:
     Raises:
         ConfigError: if the card has no such place.
     """
-    text = card.read_text(encoding="utf-8")
-    before, found, rest = text.partition(MARKS[0])
-    _, closed, after = rest.partition(MARKS[1])
-    if not (found and closed):
-        raise ConfigError(f"{card} has no place for the table: {MARKS[0]} ... {MARKS[1]}.")
+    before, after = card_parts(card)
     numbers = (output / "table.md").read_text(encoding="utf-8")
     card.write_text(f"{before}{MARKS[0]}\n{numbers}{MARKS[1]}{after}", encoding="utf-8")
     shutil.copyfile(output / "sheet.png", card.with_suffix(".png"))
