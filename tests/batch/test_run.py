@@ -26,6 +26,7 @@ from tests.batch.samples import (
 import freeprompt as fp
 from freeprompt.api.provenance import Provenance
 from freeprompt.batch import Defaults, Stopped, look, run
+from freeprompt.batch.sinks import verified
 from freeprompt.batch.worker import Worker
 from freeprompt.errors import ConfigError, FreepromptError, ModelError, SaveError
 from freeprompt.methods import METHODS
@@ -308,6 +309,24 @@ def test_three_shards_are_one_run(tmp_path, whole, manifest, model) -> None:
     assert sorted(journalled(out)) == sorted(row["id"] for row in results(whole))
     run(asked(manifest, model, out))  # as one shard, it finds all done
     same(out, whole)
+
+
+def test_results_name_the_place_that_holds_in_every_shard(tmp_path, manifest, model) -> None:
+    """A picture that was damaged and made again stands twice in the journal of its shard."""
+    rows = [{"id": f"{i}", "source": "a dog", "target": "a cat"} for i in range(2)]
+    path, out = write_rows(tmp_path / "m.jsonl", rows), tmp_path / "out"
+
+    def shard(index):
+        run(asked(path, model, out, index=index, of=2, format="wds", defaults=Defaults(steps=1)))
+
+    shard(0)
+    with (out / "shards" / "part-00000-of-00002-000000.tar").open("r+b") as tar:
+        tar.seek(600)
+        tar.write(b"damage")
+    shard(0)
+    for index in (1, 0):  # whoever writes the results
+        shard(index)
+        assert all(verified(out, row, "hash") for row in results(out))
 
 
 def test_status_of_a_run_that_goes_on(tmp_path, manifest, model) -> None:

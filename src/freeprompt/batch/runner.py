@@ -162,7 +162,7 @@ def _recall(asked: Run, store: Store, work: Worklist) -> dict[str, int]:
         if "end" in record:
             ends[record["file"]] = max(ends.get(record["file"], 0), record["end"])
         number = work.number(record)
-        if number is None or work.has(record["id"]):
+        if number is None:
             continue
         others = number % asked.of != asked.index  # they look after their own
         if others or record["error"] or verified(asked.out, record, asked.verify):
@@ -273,7 +273,9 @@ class Keeper:
         """Write the results, if no edit of any shard is left."""
         if self._asked.of > 1:
             for record in self._store.records():  # what the other shards have done meanwhile
-                self._work.note(record)
+                number = self._work.number(record)
+                if number is not None and number % self._asked.of != self._asked.index:
+                    self._work.note(record)
         if not self._work.left():
             self._reserve.give()
             part = self._store.part(self._asked.index, self._asked.of).stem

@@ -100,10 +100,10 @@ class Worklist:
         return None if found is None else int(found[0])
 
     def note(self, record: dict[str, Any]) -> None:
-        """Note the result of a job; a picture is never replaced by an error."""
+        """Note the result of a job; the last picture holds, and no error replaces one."""
         self._base.execute(
-            "UPDATE jobs SET record = ?, bad = ? "
-            "WHERE id = ? AND key = ? AND (record IS NULL OR bad)",
+            "UPDATE jobs SET record = ?1, bad = ?2 "
+            "WHERE id = ?3 AND key = ?4 AND (record IS NULL OR bad OR NOT ?2)",
             (
                 json.dumps(finite(record), ensure_ascii=False),  # as the journal has it
                 bool(record["error"]),
@@ -111,11 +111,6 @@ class Worklist:
                 record["key"],
             ),
         )
-
-    def has(self, name: str) -> bool:
-        """Whether a job has a picture."""
-        query = "SELECT 1 FROM jobs WHERE id = ? AND record IS NOT NULL AND NOT bad"
-        return self._base.execute(query, (name,)).fetchone() is not None
 
     def forget_errors(self, index: int = 0, of: int = 1) -> None:
         """Forget the errors of a shard, so that those edits are made again."""
