@@ -5,8 +5,9 @@ import torch
 
 from freeprompt.core import PAIR, denoise
 from freeprompt.inversion import DDIMInversion, NegativePromptInversion, reconstruct
+from freeprompt.methods import Task
 from freeprompt.models import adapt
-from freeprompt.models.tiny import tiny_sd
+from freeprompt.models.tiny import tiny_sd, tiny_sdxl
 
 STEPS, PROMPT = 3, "a red dog"
 CLEAN = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -48,3 +49,17 @@ def test_the_proximal_quantile_is_carried(model, proximal, carried):
     method = NegativePromptInversion(proximal=proximal)
     path = method(model, CLEAN, steps=1, prompt=PROMPT)
     assert path.proximal == carried and path.provenance["proximal"] == proximal
+
+
+@torch.no_grad()
+def test_all_that_belongs_to_the_prompt_takes_its_place():
+    """SDXL's unconditional rows read a pooled embedding, too: nothing of the empty prompt stays."""
+    model = adapt(tiny_sdxl(), "tiny-xl")
+    path = NegativePromptInversion()(model, CLEAN, steps=1, prompt=PROMPT)
+    task = Task(
+        targets=("a cat",), source=PROMPT, start=path.start, steps=1, guidance=5, trajectory=path
+    )
+    null, prompt = task.null(model), model.encode_text([PROMPT])
+    assert torch.equal(null.states, prompt.states)
+    assert torch.equal(null.extras["pooled"], prompt.extras["pooled"])
+    assert not torch.equal(null.extras["pooled"], model.encode_text([""]).extras["pooled"])

@@ -34,7 +34,8 @@ class Trajectory:
         eta: How much noise `noises` stands for, see `Stochastic`.
         first: Denoising step to begin with; those before it are left out.
         guidance: Scale at which denoising `start` with `prompt` leads back to the image.
-        negative: Prompt of the unconditional rows then, where there is no `null`.
+        negative: Prompt of the unconditional rows then; where there is `null`, of what else goes
+            with it (SDXL's pooled embedding).
         proximal: Quantile below which the difference that guidance scales is ignored, or None.
         provenance: Whatever the inversion wants to be remembered (name, settings, model).
     """

@@ -59,5 +59,6 @@ class NegativePromptInversion(DDIMInversion):
         return replace(
             path,
             null=model.encode_text([prompt]).states,
+            negative=prompt,
             proximal=self.proximal if self.proximal > 0 else None,
         )

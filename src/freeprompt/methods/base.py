@@ -83,8 +83,10 @@ class Task:
 
     def null(self, model: Model) -> Text | list[Text]:
         """Return the unconditional embedding, or one a step where the inversion found some."""
-        plain = model.encode_text([self.negative])
-        return plain if self.trajectory is None else self.trajectory.nulls(plain)
+        path = self.trajectory
+        if path is None or path.null is None:
+            return model.encode_text([self.negative])
+        return path.nulls(model.encode_text([path.negative]))
 
     def guides(self) -> list[Control]:
         """Return what the inversion wants done to the target's guidance."""
