@@ -51,10 +51,18 @@ def test_a_background_is_measured_both_ways(panel) -> None:
 def test_what_is_no_number_is_left_empty(panel) -> None:
     everything = PieItem(**{**vars(MASKED), "runs": (0, 512 * 512)})
     scores = panel.scores(everything, photo(), photo())
-    assert scores["psnr_area"] is None
+    for name in ("psnr", "ssim", "mse"):  # as PIE-Bench's evaluator leaves such items out
+        assert scores[f"{name}_area"] is None
+        assert scores[f"{name}_pie"] is None
     assert scores["clip_direction"] is None
     assert scores["psnr"] == 60
     assert not any(isinstance(v, float) and np.isnan(v) for v in scores.values())
+
+
+def test_nothing_that_is_edited_has_no_clip_score(panel) -> None:
+    scores = panel.scores(PieItem(**{**vars(MASKED), "runs": ()}), photo(), photo())
+    assert "clip_edited" not in scores
+    assert scores["psnr_pie"] == 60
 
 
 def test_missing_weights_are_skipped_and_said(tmp_path, monkeypatch) -> None:
