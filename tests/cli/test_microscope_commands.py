@@ -39,12 +39,23 @@ def test_probe(freeprompt, here):
         (("--layers", "a"), "6,7,16"),
         (("--task", "shape"), "probe task 'shape'"),
         (("--samples", 1), "at least 2"),
+        (("--samples", 4), "4 seeds cannot be split into 5 folds"),
+        (("--pool", 0), "at least 1 cell"),
+        (("--updates", 0), "--updates"),
     ],
 )
 def test_probe_refuses_before_it_loads(freeprompt, words, message):
     ended = freeprompt("probe", "--model", "no/such", *words)
     assert ended.code == 2
     assert message in ended.err
+
+
+def test_probe_refuses_a_missing_layer_before_it_collects(freeprompt, here):
+    words = ("--samples", 2, "--folds", 2, "--steps", 2, "--at", 1, "--layers", 99, "-o", "p")
+    ended = freeprompt("probe", "--model", "small", *words)
+    assert ended.code == 2
+    assert "There is no cross layer 99" in ended.err
+    assert not (here / "p").exists()
 
 
 SMALL = ("--model", "small", "--pairs", 2, "--per-source", 1, "--steps", 2)

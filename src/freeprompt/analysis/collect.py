@@ -61,6 +61,8 @@ class Recipe:
             raise ConfigError(
                 f"{self.seeds} seed(s) cannot be split into training and test. Use at least 2."
             )
+        if self.pool < 1:
+            raise ConfigError(f"Self maps keep at least 1 cell a side; got pool={self.pool}.")
         if not self.at or min(self.at) < 0 or max(self.at) >= self.steps:
             raise ConfigError(
                 f"Maps are kept at steps {self.at}, but steps run from 0 to {self.steps - 1}."

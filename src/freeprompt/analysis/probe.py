@@ -235,14 +235,23 @@ def seed_folds(
         ConfigError: if there are fewer seeds than folds.
     """
     names = np.unique(seeds)
-    if not 2 <= folds <= len(names):
-        raise ConfigError(
-            f"{len(names)} seeds cannot be split into {folds} folds: use 2 to {len(names)} folds."
-        )
+    check_folds(folds, len(names))
     dealt = np.random.default_rng(shuffle).permutation(names)
     for part in np.array_split(dealt, folds):
         tested = np.isin(seeds, part)
         yield np.flatnonzero(~tested), np.flatnonzero(tested)
+
+
+def check_folds(folds: int, seeds: int) -> None:
+    """Check that so many seeds can be split into so many folds.
+
+    Raises:
+        ConfigError: saying how many folds there may be.
+    """
+    if not 2 <= folds <= seeds:
+        raise ConfigError(
+            f"{seeds} seeds cannot be split into {folds} folds: use 2 to {seeds} folds."
+        )
 
 
 def held_out(

@@ -1,6 +1,6 @@
 """The probing study: accuracy by layer and step, beside everything that could explain it away."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -130,14 +130,31 @@ def probing(
     return readings
 
 
+def checked_layers(
+    layers: Sequence[int] | None, kind: str, sites: Mapping[str, Sequence[str]]
+) -> Sequence[int]:
+    """Return the layers of a kind that are asked for; None asks for all.
+
+    Args:
+        layers: Their numbers, from 1.
+        kind: `cross` or `self`.
+        sites: Names of the model's sites by kind.
+
+    Raises:
+        ConfigError: for a layer that the model does not have.
+    """
+    count = len(sites[kind])
+    for layer in layers or ():
+        if not 1 <= layer <= count:
+            raise ConfigError(f"There is no {kind} layer {layer}; layers are 1 to {count}.")
+    return range(1, count + 1) if layers is None else layers
+
+
 def _plan(
     collection: Collection, layers: Sequence[int] | None, variants: Sequence[Variant]
 ) -> Iterator[tuple[str, str, int, int, Variant]]:
     for kind, token in collection.recipe.kinds():
-        count = len(collection.sites[kind])
-        for layer in range(1, count + 1) if layers is None else layers:
-            if not 1 <= layer <= count:
-                raise ConfigError(f"There is no {kind} layer {layer}; layers are 1 to {count}.")
+        for layer in checked_layers(layers, kind, collection.sites):
             for step in collection.recipe.at:
                 # rows of a self map sum to 1 as they are: normalising would change nothing
                 wanted = [v for v in variants if not (kind == "self" and v == "normalised")]

@@ -24,7 +24,7 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="Catalogue name, folder or Hub id.")]
 Pairs = Annotated[int, typer.Option(help="Number of (source, target) pairs.")]
 PerSource = Annotated[int, typer.Option(help="Targets of one source; they share a batch.")]
-Steps = Annotated[int, typer.Option(help="Denoising steps.")]
+Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
 ScorerName = Annotated[
     str, typer.Option("--scorer", help="judge, pixels, or auto: the judge for emoji-sd.")
 ]
@@ -71,7 +71,7 @@ def layers(
     words: Annotated[
         str, typer.Option(help="At cross: edited, others, padding, others+padding or all.")
     ] = "all",
-    every: Annotated[int, typer.Option(help="Only every so many layers.")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="Only every so many layers.")] = 1,
     pairs: Pairs = 200,
     per_source: PerSource = 4,
     steps: Steps = 50,

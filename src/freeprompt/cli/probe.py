@@ -38,15 +38,16 @@ def probe(
     ] = None,
     model: Annotated[str, typer.Option(help="Catalogue name, folder or Hub id.")] = "emoji-sd",
     samples: Annotated[int, typer.Option(help="Pictures a class; each has its own seed.")] = 40,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
     at: Annotated[
-        int, typer.Option(help="So many steps are probed, evenly from the first to the last.")
+        int,
+        typer.Option(min=1, help="So many steps are probed, evenly from the first to the last."),
     ] = 5,
     layers: Annotated[
         str | None, typer.Option(help="Numbers such as 6,7,16.  [default: all]")
     ] = None,
     folds: Annotated[int, typer.Option(help="Parts that the seeds are split into.")] = 5,
-    updates: Annotated[int, typer.Option(help="Updates of a probe's training.")] = 300,
+    updates: Annotated[int, typer.Option(min=1, help="Updates of a probe's training.")] = 300,
     pool: Annotated[int, typer.Option(help="Self maps are shrunk to so many cells a side.")] = 4,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder; a run that was stopped goes on there.")
@@ -55,8 +56,9 @@ def probe(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train small classifiers on attention maps and report held-out accuracy by layer and step."""
-    from freeprompt.analysis.collect import Recipe, collect, evenly
-    from freeprompt.analysis.probing import probing
+    from freeprompt.analysis.collect import Recipe, collect, evenly, sites_of
+    from freeprompt.analysis.probe import check_folds
+    from freeprompt.analysis.probing import checked_layers, probing
     from freeprompt.cli.loading import load
     from freeprompt.images import write_json
 
@@ -70,7 +72,10 @@ def probe(
         pool=pool,
     )
     chosen = numbers(layers)
+    check_folds(folds, samples)
     adapter = load(model, device=device).model
+    for kind in recipe.maps:
+        checked_layers(chosen, kind, sites_of(adapter))  # before hours of collecting
     if not as_json:
         typer.echo(f"{samples} seeds x 10 classes: at most {recipe.forwards} sample-forwards")
     with counter("collecting maps", not as_json) as tell:
