@@ -293,3 +293,18 @@ def test_controlled_checks_the_pipeline_too() -> None:
 )
 def test_what_would_go_unheard(editor, arguments, match) -> None:
     refused(editor, ConfigError, match, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("method", "sites", "more"),
+    [
+        ("fpe-protect", "word_sites", {"words": "dog,cat"}),
+        ("masactrl", "mask_sites", {"mask_words": "dog,cat", "start": 0}),
+        ("ledits", "sites", {}),
+    ],
+)
+def test_sites_that_cannot_say_where_words_look(editor, method, sites, more):
+    wrong = {"cross:all": "of different grids", "self:top": "looks at the picture"}
+    for given, match in wrong.items():
+        with pytest.raises(ConfigError, match=match):
+            editor.edit(TARGET, source=SOURCE, method=method, steps=2, **more, **{sites: given})

@@ -1,6 +1,6 @@
 """Several concepts pushed into, or out of, one picture, each only where it belongs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,8 +12,9 @@ from freeprompt.core.attention import Call
 from freeprompt.core.control import Control
 from freeprompt.core.proximal import quantile
 from freeprompt.core.rows import Branch, Rows
-from freeprompt.core.sites import Sites
+from freeprompt.core.sites import Site, Sites
 from freeprompt.core.window import Window
+from freeprompt.core.word_maps import check_word_sites
 
 SIGMA = 0.5  # of the smoothing, in cells of the map
 
@@ -91,6 +92,9 @@ class SemanticGuidance(Control):
     maps: dict[int, Tensor] = field(default_factory=dict, repr=False)
     needs_probs = True
     observes = True
+
+    def check(self, chosen: Collection[Site]) -> None:
+        check_word_sites(chosen)
 
     def probs(self, call: Call, probs: Tensor) -> Tensor:
         for i in call.rows.targets("cond"):

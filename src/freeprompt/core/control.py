@@ -1,6 +1,6 @@
 """What an edit or an observation is: an object with five moments, all identity by default."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,6 +43,10 @@ class Control:
     needs_probs: bool = False
     edits_probs: bool = False
     observes: bool = False
+
+    def check(self, chosen: Collection[Site]) -> None:
+        """Refuse the sites that were selected, before anything is computed."""
+        return
 
     def qkv(self, call: Call) -> Call:
         """Change queries, keys or values before the attention is computed."""

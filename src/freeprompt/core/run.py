@@ -38,6 +38,7 @@ def _planned(control: Control, known: Sequence[Site], name: str) -> Planned:
                 f"{kind.__name__} does nothing at {site.kind} sites, but was given "
                 f"{control.sites.expression!r}, which selects {site.name}."
             )
+    control.check(sites)
     return Planned(control, sites)
 
 

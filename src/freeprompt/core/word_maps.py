@@ -1,6 +1,6 @@
 """Where words look: cross-attention maps of chosen words, summed while denoising."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,8 +11,31 @@ from torch import Tensor
 from freeprompt.core.attention import Call
 from freeprompt.core.control import Control
 from freeprompt.core.rows import Branch, Half
-from freeprompt.core.sites import Sites
+from freeprompt.core.sites import Site, Sites
 from freeprompt.core.window import Window
+from freeprompt.errors import ConfigError
+
+
+def check_word_sites(chosen: Collection[Site]) -> None:
+    """Check that sites can say together where words look.
+
+    Raises:
+        ConfigError: if one is not of cross-attention, or they are not of one grid.
+    """
+    others = sorted(site.name for site in chosen if site.kind != "cross")
+    grids = {s.halvings: s.name for s in sorted(chosen, key=lambda site: site.index)}
+    advice = "Choose cross-attention of one grid, such as cross:coarsest or cross:scale.2,!mid."
+    if others:
+        raise ConfigError(
+            f"{others[0]} looks at the picture and not at words, so it cannot say where words "
+            f"look. {advice}"
+        )
+    if len(grids) > 1:
+        one, other, *_ = grids.values()
+        raise ConfigError(
+            f"The maps that say where words look are added up, and those of {one} and {other} are "
+            f"of different grids. {advice}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +62,9 @@ class WordMaps(Control):
     sums: dict[Branch, Tensor] = field(default_factory=dict, repr=False)
     needs_probs = True
     observes = True
+
+    def check(self, chosen: Collection[Site]) -> None:
+        check_word_sites(chosen)
 
     def probs(self, call: Call, probs: Tensor) -> Tensor:
         maps: dict[Branch, list[Tensor]] = {"source": [], "target": []}
