@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from freeprompt.bench.document import Table, write_html, write_markdown
+from freeprompt.bench.document import Photo, Table, write_html, write_markdown
 from freeprompt.bench.plot import Axis, Point, pareto, scatter, ticks
 from freeprompt.bench.report import build, without_common_steps
 from freeprompt.bench.scores import SCORES
@@ -228,3 +228,40 @@ def test_steps_that_all_have_are_said_once() -> None:
 )
 def test_axes_have_round_values(span, expected) -> None:
     assert ticks(*span) == pytest.approx(expected)
+
+
+def written(folder, rows, **about) -> Store:
+    found = Store(folder)
+    with found.writing() as writer:
+        for one in rows:
+            writer.append(one)
+    write_json(found.folder / "run.json", {**ABOUT, **about})
+    return found
+
+
+def test_a_run_in_which_nothing_went_well_has_a_report(tmp_path) -> None:
+    store = written(tmp_path / "run", [crash("fpe", "1"), crash("sdedit", "2")])
+    write_html(build(store), tmp_path / "r.html")
+    write_markdown(build(store), tmp_path / "r.md")
+    assert "1 × fpe: ValueError: no" in (tmp_path / "r.md").read_text()
+
+
+def test_damaged_pictures_are_left_out(store, tmp_path) -> None:
+    for damage in (b"", b"no picture"):
+        (store.folder / "pictures" / "e.png").write_bytes(damage)
+        assert not any(isinstance(block, Photo) for block in build(store))
+
+
+def test_texts_of_others_stay_texts(tmp_path) -> None:
+    label = "fpe <script>alert(1)</script>\n| x |"
+    rows = [row(label, "0", 1.0), {**crash(label, "1"), "error": "E: <class 'int'>\n# no\n* no"}]
+    blocks = build(written(tmp_path / "run", rows))
+    write_html(blocks, tmp_path / "r.html")
+    write_markdown(blocks, tmp_path / "r.md")
+    page, text = (tmp_path / "r.html").read_text(), (tmp_path / "r.md").read_text()
+    assert "<script>" not in page + text
+    assert "\n# no" not in text and "\n* no" not in text
+    assert "E: &lt;class 'int'> # no * no" in text
+    board = [line for line in text.splitlines() if line.startswith("| **fpe")]
+    assert len({re.sub(r"\\\|", "", line).count("|") for line in board[:1]}) == 1
+    assert board[0].startswith(r"| **fpe &lt;script>alert(1)&lt;/script> \| x \|** | ")

@@ -159,24 +159,29 @@ def write_markdown(blocks: Sequence[Block], path: Path) -> None:
 def _markdown(block: Block, folder: str) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {text}"
+            return f"{'#' * level} {_line(text)}"
         case Text(text):
-            return text
+            return _line(text)
         case Points(items):
-            return "\n".join(f"* {item}" for item in items)
+            return "\n".join(f"* {_line(item)}" for item in items)
         case Code(text):
             return f"```sh\n{text}\n```"
         case Table():
             return "\n".join(_markdown_table(block))
         case Drawing(name, _, caption):
-            return f"![{caption}]({folder}/{name}.svg)\n\n*{caption}*"
+            return f"![{_line(caption)}]({folder}/{name}.svg)\n\n*{_line(caption)}*"
         case Photo(name, _, caption):
-            return f"![{caption}]({folder}/{name}.png)\n\n*{caption}*"
+            return f"![{_line(caption)}]({folder}/{name}.png)\n\n*{_line(caption)}*"
+
+
+def _line(text: str) -> str:
+    """Return a text as one line without tags: labels and messages of others may hold anything."""
+    return " ".join(text.split()).replace("<", "&lt;")
 
 
 def _markdown_table(table: Table) -> Iterator[str]:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(_line(cell).replace("|", "\\|") for cell in cells) + " |"
 
     yield line(table.head)
     yield line(["---", *["---:"] * (len(table.head) - 1)])

@@ -25,8 +25,9 @@ from freeprompt.bench.stats import Mean
 from freeprompt.bench.store import Store
 from freeprompt.bench.table import Results, headline, is_baseline, others
 from freeprompt.bench.truth import CRITERIA
-from freeprompt.errors import ConfigError
+from freeprompt.errors import ConfigError, ImageError
 from freeprompt.images import side_by_side
+from freeprompt.picture import open_image
 
 TITLES = {"generated": "Generated images", "real": "Real images"}
 EXAMPLES = 3
@@ -94,7 +95,7 @@ def _track(results: Results, track: str, pictures: Path) -> Iterator[Block]:
     yield _leaderboard(results)
     if results.judged:
         yield from _where_lost(results)
-    if len(results.cells) > 1:
+    if len(results.cells) > 1 and headline(results):
         yield Heading("By kind of edit", 3)
         yield _per_cell(results)
     if results.judged:
@@ -265,16 +266,14 @@ def _examples(results: Results, track: str, pictures: Path) -> Iterator[Block]:
 
 
 def _columns(row: dict[str, Any], pictures: Path) -> list[tuple[str, Image.Image]]:
+    """The pictures of a row with what is said of them; none if one is missing or damaged."""
     files = {name: pictures / file for name, file in row["pictures"].items()}
-    if not all(path.is_file() for path in files.values()):
-        return []
     missed = f" (missed: {', '.join(row['failed'])})" if row["failed"] else ""
     words = {"source": row["source"] or "a real image", "edited": f"edit: {row['target']}{missed}"}
-    shown = []
-    for name, path in files.items():
-        with Image.open(path) as image:
-            shown.append((words[name], image.convert("RGB")))
-    return shown
+    try:
+        return [(words[name], open_image(path).image) for name, path in files.items()]
+    except ImageError:
+        return []
 
 
 def _settings(results: Results) -> Table:
