@@ -64,6 +64,18 @@ def test_a_shared_inversion_is_in_every_cost(editor, generated):
     assert sum(seen) == sum(e.sample_forwards for e in real.entries) - 4  # inverted once
 
 
+def test_a_method_that_records_has_an_inversion_of_its_own(editor, generated):
+    made = compare(
+        editor,
+        TARGET,
+        image=generated.source,
+        methods="pnp,fpe",
+        steps=4,
+        settings={"fpe": {"record": "inversion"}},
+    )
+    assert [entry.refused for entry in made.entries] == ["", ""]
+
+
 def test_a_refusal_is_shown_and_the_others_go_on(editor):
     done = compare(
         editor,

@@ -13,6 +13,7 @@ from freeprompt.api.checks import resolve, whole
 from freeprompt.api.editor import Editor
 from freeprompt.api.result import EditResult
 from freeprompt.api.source import InvertedImage, start_noise
+from freeprompt.core import Tape
 from freeprompt.core.loop import Callback
 from freeprompt.errors import ConfigError, FreepromptError
 from freeprompt.images import grid, notice, save_png, to_images, write_json
@@ -223,7 +224,8 @@ class _Bench:
         if self.image is None and steps != self.steps:
             image = self.picture()
         if image is not None and how.inverts:
-            key = (via, steps)
+            # what a method records meanwhile is its own
+            key = (via, steps, name if how.while_inverting(Tape(), steps) else None)
             if key not in self.inversions:
                 self.inversions[key] = self._inverted(plan, settings, callback)
             image, forwards, seconds = self.inversions[key]
