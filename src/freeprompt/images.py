@@ -182,10 +182,15 @@ def read_png_text(path: str | os.PathLike[str]) -> dict[str, str]:
         ) from error
 
 
-def write_json(path: str | os.PathLike[str], data: object) -> None:
+def write_json(path: str | os.PathLike[str], data: object, *, sync: bool = False) -> None:
     """Write `data` as indented UTF-8 JSON, whole or not at all; infinite numbers become "inf".
 
     The folder is made if it does not exist.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        data: What JSON can hold.
+        sync: As `write_whole` has it.
 
     Raises:
         SaveError: if it cannot be written, or holds something that JSON cannot.
@@ -194,7 +199,7 @@ def write_json(path: str | os.PathLike[str], data: object) -> None:
         text = json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise _unsaved(path, error) from error
-    write_whole(path, (text + "\n").encode("utf-8", "replace"))
+    write_whole(path, (text + "\n").encode("utf-8", "replace"), sync=sync)
 
 
 def finite(data: Any) -> Any:
@@ -206,8 +211,13 @@ def finite(data: Any) -> Any:
     return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes, *, sync: bool = False) -> None:
     """Write a file whole or not at all; the folder is made if it does not exist.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        content: All of it.
+        sync: Whether to wait until it is on the disk, so that it is whole after a power cut too.
 
     Raises:
         SaveError: if it cannot be written; an existing file is then as it was.
@@ -217,6 +227,9 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(content)
+        if sync:
+            with draft.open("r+b") as file:
+                os.fsync(file.fileno())
         draft.replace(target)
     except (OSError, ValueError) as error:
         raise _unsaved(path, error) from error

@@ -25,7 +25,7 @@ from tests.batch.samples import (
 
 import freeprompt as fp
 from freeprompt.api.provenance import Provenance
-from freeprompt.batch import Defaults, Stopped, look, run
+from freeprompt.batch import Defaults, Stopped, Store, look, run
 from freeprompt.batch.sinks import verified
 from freeprompt.batch.worker import Worker
 from freeprompt.errors import ConfigError, FreepromptError, ModelError, SaveError
@@ -281,6 +281,25 @@ def test_a_metric_without_weights_ends_the_run_at_once(
     setup = replace(plan.setup, metrics=("lpips",), networks={"lpips": "squeeze"})
     with pytest.raises(ModelError, match=r"cannot be measured.*lacks squeezenet"):
         run(replace(plan, setup=setup))
+
+
+def test_what_the_run_is_outlives_a_power_cut(tmp_path, monkeypatch) -> None:
+    """A renamed file whose content is not on the disk yet is an empty one afterwards."""
+    seen: list[tuple[str, int]] = []
+    rename = Path.replace
+
+    def fsync(handle):
+        seen.append(("written", os.fstat(handle).st_ino))
+
+    def replace(path, target):
+        seen.append(("renamed", path.stat().st_ino))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    Store(tmp_path).begin({"fingerprint": "0"})
+    file = (tmp_path / "run.json").stat().st_ino
+    assert seen == [("written", file), ("renamed", file)]
 
 
 def test_two_runs_do_not_write_at_once(tmp_path, manifest, model) -> None:

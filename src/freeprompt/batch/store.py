@@ -74,7 +74,8 @@ class Store:
                     f"{about[name]}). They must not be mixed: choose another folder."
                 )
         commands = dict.fromkeys([*old.get("commands", []), *about.get("commands", [])])
-        write_json(self.folder / ABOUT, {**old, **about, "commands": list(commands)})
+        whole = {**old, **about, "commands": list(commands)}
+        write_json(self.folder / ABOUT, whole, sync=True)
 
     def part(self, index: int, of: int) -> Path:
         """Return the journal of a shard."""

@@ -85,7 +85,7 @@ class Store:
                         f"{about.get(name)}). They must not be mixed: choose another folder."
                     )
             about = {**about, "commands": _joined(old, about)}
-        write_json(self.folder / ABOUT, about)
+        write_json(self.folder / ABOUT, about, sync=True)
 
     def writing(self) -> AbstractContextManager[Journal]:
         """Open for appending; one process at a time.
