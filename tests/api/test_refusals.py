@@ -289,6 +289,10 @@ def test_controlled_checks_the_pipeline_too() -> None:
         ({"record": "inversion"}, r"record during the inversion.*Leave record at 'none'"),
         ({"image": photo(), "method": "p2p"}, r"p2p works with the words.*fpe does without"),
         ({"image": photo(), "method": "infedit"}, r"infedit works with the words"),
+        ({"method": "infedit", "keep_words": "park"}, r"keep_words='park'.*Give edit_words"),
+        ({"method": "p2p", "self_only": True, "blend_words": "dog,cat"}, r"blend_words.*no effect"),
+        ({"method": "p2p", "self_only": True, "reweight": "cat=2"}, r"reweight='cat=2'.*no effect"),
+        ({"control_window": 0.5}, r"how a control image acts, and there is none"),
     ],
 )
 def test_what_would_go_unheard(editor, arguments, match) -> None:

@@ -282,6 +282,7 @@ class TestP2P:
         [
             ({"reweight": "purple=2"}, "purple"),
             ({"reweight": "blue"}, "word=number"),
+            ({"reweight": "blue=nan"}, "word=number"),
             ({"blend_words": "horse,cat"}, "horse"),
             ({"blend_words": "a,b,c"}, "source word and a target word"),
             ({"windows": "cat=1.5"}, "1.5"),

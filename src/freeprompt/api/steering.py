@@ -64,7 +64,7 @@ def steered(
 
 
 def _check_unused(weight: Weights, window: Shares) -> None:
-    if weight != 1.0 or tuple(window) != (0.0, 1.0):
+    if weight != 1.0 or window not in ((0.0, 1.0), [0.0, 1.0]):
         raise ConfigError(
             "control_weight and control_window (--control-weight, --control-window) say how a "
             "control image acts, and there is none. Give control_image (--control), or leave them "

@@ -6,6 +6,7 @@ from: Python, a command line, a file or a form.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -116,13 +117,15 @@ def named_numbers(parameter: str, text: str) -> dict[str, float]:
     """Read a parameter such as `rabbit=0.2,park=0.8`.
 
     Raises:
-        ConfigError: if it is not a list of word=number.
+        ConfigError: if it is not a list of word=number, each a finite one.
     """
     pairs = {}
     for item in filter(None, text.split(",")):
         word, _, value = item.partition("=")
         try:
             pairs[word.strip()] = float(value)
+            if not math.isfinite(pairs[word.strip()]):
+                raise ValueError
         except ValueError:
             raise ConfigError(
                 f"{parameter} takes word=number, separated by commas, such as rabbit=0.2,park=0.8; "

@@ -24,6 +24,7 @@ from freeprompt.core.rows import Branch
 from freeprompt.core.unified import UnifiedCross, UnifiedSelf, WordBlend
 from freeprompt.core.word_maps import WordMaps
 from freeprompt.core.words import Spelling, align
+from freeprompt.errors import ConfigError
 from freeprompt.methods.base import METHODS, Method, Outcome, Task, generated_source
 
 
@@ -121,6 +122,14 @@ class InfEdit(Method):
     keep_threshold: float = param(
         0.6, "Of the kept words' mask", low=0, high=1, source="released code: thresh_m"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_words and not self.edit_words:
+            raise ConfigError(
+                f"keep_words={self.keep_words!r} takes places away from those of edit_words, and "
+                "there are none, so it would have no effect. Give edit_words, too."
+            )
 
     def __call__(self, model: Model, task: Task) -> Outcome:
         clean = (task.trajectory or generated_source(model, task)).clean

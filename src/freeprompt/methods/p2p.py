@@ -11,6 +11,7 @@ from freeprompt.core.blend import LocalBlend
 from freeprompt.core.cross import EditProbs, WordEdit
 from freeprompt.core.params import named_numbers, param, word_pair
 from freeprompt.core.words import Spelling, align
+from freeprompt.errors import ConfigError
 from freeprompt.methods.base import METHODS, Task
 from freeprompt.methods.two_branch import TwoBranch
 
@@ -86,6 +87,15 @@ class P2P(TwoBranch):
 
     reads_prompts = True
     object_words = "blend_words"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("windows", "reweight", "blend_words"):
+            if self.self_only and getattr(self, name):
+                raise ConfigError(
+                    f"self_only leaves cross-attention alone, so {name}={getattr(self, name)!r} "
+                    "would have no effect. Leave out one of the two."
+                )
 
     def controls(self, model: Model, task: Task) -> list[Control]:
         source = model.spell(task.source)
