@@ -1,5 +1,6 @@
 """The networks have Stable Diffusion 1's anatomy, and stock diffusers runs them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,13 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from freeprompt.errors import ConfigError, ModelError
-from freeprompt.train.anatomy import build_text_encoder, build_unet, build_vae, centre_latents
+from freeprompt.train.anatomy import (
+    build_text_encoder,
+    build_unet,
+    build_vae,
+    centre_latents,
+    load_vae,
+)
 from freeprompt.train.config import PRESETS, Preset
 from freeprompt.train.data import Seeds, rendered_batch, scene_at
 from freeprompt.train.model import (
@@ -18,7 +25,7 @@ from freeprompt.train.model import (
     stratified_timesteps,
 )
 from freeprompt.train.tokenizer import build_tokenizer
-from freeprompt.train.vae import encode, load_vae, psnr
+from freeprompt.train.vae import encode, psnr
 from freeprompt.world import parse_scene, vocabulary
 
 
@@ -127,9 +134,18 @@ def test_the_sheets_prompts_belong_to_the_world() -> None:
         assert parse_scene(prompt).caption() == prompt
 
 
-def test_a_missing_autoencoder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="holds no autoencoder"):
+def test_a_missing_or_damaged_autoencoder(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a finished autoencoder"):
         load_vae(tmp_path)
+    with pytest.raises(ModelError, match="no such folder"):
+        load_vae(tmp_path / "missing")
+    shutil.copytree(runs / "vae" / "vae", tmp_path / "copy")
+    weights = tmp_path / "copy" / "diffusion_pytorch_model.safetensors"
+    pickled = weights.with_suffix(".bin")
+    torch.save({"decoder.conv_in.weight": torch.zeros(1)}, pickled)
+    weights.unlink()
+    with pytest.raises(ModelError, match="safetensors"):
+        load_vae(tmp_path / "copy")
 
 
 def test_held_out_scenes_are_drawn_alike() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from freeprompt.errors import ConfigError
 from freeprompt.train import cache as cache_module
+from freeprompt.train.anatomy import load_vae
 from freeprompt.train.cache import LatentCache, build_cache
 from freeprompt.train.config import Preset
 from freeprompt.train.data import (
@@ -19,7 +20,6 @@ from freeprompt.train.data import (
     to_bytes,
     to_signed,
 )
-from freeprompt.train.vae import load_vae
 from freeprompt.world import is_held_out
 
 

@@ -1,6 +1,7 @@
 """The evaluation's arithmetic, and one run of it on the tiny model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from freeprompt.errors import ConfigError, ModelError
 from freeprompt.judge import Judge
 from freeprompt.judge.labels import HEADS
 from freeprompt.judge.network import JudgeNetwork
+from freeprompt.train.anatomy import load_pipeline
 from freeprompt.train.config import Preset
 from freeprompt.train.evaluate import (
     EvalConfig,
     balanced_scenes,
     evaluate_model,
-    load_pipeline,
     nearest,
     spread,
     update_card,
@@ -80,3 +81,16 @@ def test_what_cannot_be_evaluated(judge_weights: Path, tmp_path: Path) -> None:
         evaluate_model(tmp_path, tmp_path, EvalConfig(prompts=1), CPU, judge_weights)
     with pytest.raises(ModelError, match="not a saved"):
         load_pipeline(tmp_path, CPU)
+    with pytest.raises(ModelError, match="no such folder"):
+        load_pipeline(tmp_path / "missing", CPU)
+
+
+@pytest.mark.parametrize(
+    "part", ["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"]
+)
+def test_a_damaged_pipeline_is_refused(runs: Path, tmp_path: Path, part: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs / "pipeline", copy)
+    (copy / part).write_bytes((copy / part).read_bytes()[:100])
+    with pytest.raises(ModelError, match="not a saved"):
+        load_pipeline(copy, CPU)

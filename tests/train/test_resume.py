@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from freeprompt.errors import ConfigError, ModelError, SaveError
+from freeprompt.train.anatomy import load_vae
 from freeprompt.train.config import Preset, with_options
 from freeprompt.train.loop import Run, load_checkpoint
 from freeprompt.train.model import export_model, train_model
-from freeprompt.train.vae import load_vae, train_vae
+from freeprompt.train.vae import train_vae
 
 CPU = torch.device("cpu")
 
@@ -80,8 +81,11 @@ def test_a_model_starts_from_a_saved_one(tiny: Preset, runs: Path, tmp_path: Pat
     train_model(tiny, config, Run(folder=tmp_path), *arguments)
     ours, theirs = load_checkpoint(tmp_path)["module"], load_checkpoint(runs / "model")["ema"]
     assert torch.allclose(ours["unet.conv_in.weight"], theirs[0], atol=1e-3)
-    with pytest.raises(ModelError, match="cannot start this model"):
+    with pytest.raises(ModelError, match="not a saved"):
         train_model(tiny, config, Run(folder=tmp_path / "no"), *arguments[:2], tmp_path)
+    other = replace(tiny, model=replace(tiny.model, text_layers=2))
+    with pytest.raises(ModelError, match="cannot start this model"):
+        train_model(other, config, Run(folder=tmp_path / "no"), *arguments)
 
 
 def test_minutes_and_a_stop_end_preparations_too(tiny: Preset, runs: Path, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def sheet(
     device: Device = "auto",
 ) -> None:
     """Draw the fixed prompts of the training's picture sheets."""
-    from freeprompt.train.evaluate import load_pipeline
+    from freeprompt.train.anatomy import load_pipeline
     from freeprompt.train.model import SHEET_PROMPTS, draw_prompts
     from freeprompt.train.sheet import write_sheet
 

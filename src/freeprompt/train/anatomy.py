@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from freeprompt.errors import ModelError
 from freeprompt.train.config import ModelConfig, VAEConfig
 
 TRAIN_TIMESTEPS = 1000
@@ -115,6 +117,42 @@ def assemble(
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def _loaded(kind: Any, folder: Path, what: str) -> Any:
+    """Load what `save_pretrained` wrote, from safetensors alone.
+
+    Raises:
+        ModelError: if the folder holds no such thing.
+    """
+    try:
+        if not folder.is_dir():
+            raise OSError("there is no such folder")
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder} is not {what}: {error}") from error
+
+
+def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:
+    """Load a saved pipeline in single precision.
+
+    Raises:
+        ModelError: if diffusers cannot load the folder.
+    """
+    pipeline = _loaded(StableDiffusionPipeline, folder, "a saved Stable Diffusion pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    loaded: StableDiffusionPipeline = pipeline.to(device, torch.float32)
+    return loaded
+
+
+def load_vae(folder: Path) -> Any:
+    """Load a finished autoencoder.
+
+    Raises:
+        ModelError: if the folder holds none.
+    """
+    vae = _loaded(AutoencoderKL, folder, "a finished autoencoder (train one first)")
+    return vae.eval().requires_grad_(False)
 
 
 def _tidy(path: Path) -> None:

@@ -12,9 +12,9 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from freeprompt.errors import ConfigError, unknown
+from freeprompt.train.anatomy import load_pipeline
 from freeprompt.train.config import TrainConfig, with_options
 from freeprompt.train.data import batches, step_generator
-from freeprompt.train.evaluate import load_pipeline
 from freeprompt.train.loop import Run, autocast, fit
 from freeprompt.train.model import loss_weight, tokenise
 from freeprompt.train.sheet import write_sheet

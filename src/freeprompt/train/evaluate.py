@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from diffusers import StableDiffusionPipeline
 
-from freeprompt.errors import ConfigError, ModelError
+from freeprompt.errors import ConfigError
 from freeprompt.judge import Judge, Reading, delta_e
+from freeprompt.train.anatomy import load_pipeline
 from freeprompt.train.data import Seeds, portions, render, scene_at, to_bytes, to_signed
 from freeprompt.train.judge import judge_scores, labelled, reading_scores
 from freeprompt.train.model import draw_prompts
@@ -75,20 +76,6 @@ class Report:
     spread: float
     spread_true: float
     seconds_per_image: float
-
-
-def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:
-    """Load a saved pipeline in single precision.
-
-    Raises:
-        ModelError: if diffusers cannot load the folder.
-    """
-    try:
-        pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} is not a saved Stable Diffusion pipeline: {error}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device, torch.float32)
 
 
 def balanced_scenes(count: int) -> list[Scene]:

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from freeprompt.errors import MissingDependency
+from freeprompt.train.anatomy import load_pipeline
 from freeprompt.train.config import LCMConfig, Preset, TrainConfig
 from freeprompt.train.data import Seeds, batches, moved
-from freeprompt.train.evaluate import load_pipeline
 from freeprompt.train.loop import Run, Trainer, autocast, check_run, fit, load_checkpoint
 from freeprompt.train.model import SHEET_PROMPTS, draw_prompts, tokenise
 from freeprompt.train.paths import Ladder, Paths, build_paths

@@ -17,6 +17,8 @@ from freeprompt.train.anatomy import (
     build_scheduler,
     build_text_encoder,
     build_unet,
+    load_pipeline,
+    load_vae,
     save_pipeline,
 )
 from freeprompt.train.cache import LatentCache, build_cache
@@ -25,7 +27,7 @@ from freeprompt.train.data import Seeds, batches, moved, portions, render, scene
 from freeprompt.train.loop import Run, Trainer, autocast, check_run, fit, load_checkpoint
 from freeprompt.train.sheet import write_sheet
 from freeprompt.train.tokenizer import build_tokenizer
-from freeprompt.train.vae import encode, load_vae
+from freeprompt.train.vae import encode
 from freeprompt.world import vocabulary
 
 EMPTY_PROMPTS = 0.1
@@ -234,11 +236,11 @@ def draw_prompts(
 
 def _warm_start(task: ModelTask, folder: Path) -> None:
     """Give the networks the weights of a saved pipeline."""
+    saved: Any = load_pipeline(folder, task.device)
     try:
-        saved = StableDiffusionPipeline.from_pretrained(folder)
         task.unet.load_state_dict(saved.unet.state_dict())
         task.text_encoder.load_state_dict(saved.text_encoder.state_dict())
-    except (OSError, RuntimeError, ValueError) as error:
+    except RuntimeError as error:
         raise ModelError(f"{folder} cannot start this model: {error}") from error
 
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
-from freeprompt.errors import ModelError
-from freeprompt.train.anatomy import build_vae, centre_latents
+from freeprompt.train.anatomy import build_vae, centre_latents, load_vae
 from freeprompt.train.config import Preset, TrainConfig, VAEConfig
 from freeprompt.train.data import (
     Seeds,
@@ -173,17 +171,6 @@ def train_vae(
     trainer = fit(task, config, run)
     export_vae(preset, run.folder)
     return trainer
-
-
-def load_vae(folder: Path) -> Any:
-    """Load a finished autoencoder.
-
-    Raises:
-        ModelError: if the folder holds none.
-    """
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no autoencoder (no config.json). Train one first.")
-    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
 
 
 def export_vae(preset: Preset, folder: Path) -> None:
