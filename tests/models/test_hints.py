@@ -200,6 +200,14 @@ class TestWhatItAdds:
         assert torch.equal(drawn(hinted(pipe, net, window=(0.3, 0.4))), plain)
         assert torch.equal(drawn(hinted(pipe, tiny_adapter(pipe), weight=0.0)), plain)
 
+    def test_it_acts_at_every_timestep_that_there_is(self, pipe):
+        """Trainings and few-step methods go below the last timestep of the plain steps."""
+        seen = hinted(pipe, tiny_controlnet(pipe)).hints
+        late = Hints(hints=seen.hints, timesteps=(999, 749, 499, 249), unit=seen.unit)
+        states = torch.zeros(1, 77, 32)
+        for timestep in (999, 249, 199, 0):
+            assert late.added(noise(), torch.tensor(timestep), states, {}), timestep
+
     def test_a_silent_controlnet_is_none_at_all(self, pipe):
         plain = drawn(adapt(pipe, "x"))
         assert torch.equal(drawn(hinted(pipe, tiny_controlnet(pipe, loud=0))), plain)

@@ -192,8 +192,7 @@ class Hints:
         Raises:
             ConfigError: if a control image has not the shape of the picture.
         """
-        before = sum(t > int(timestep) for t in self.timesteps)
-        live = [hint for hint in self.hints if hint.acts(before, len(self.timesteps))]
+        live = [h for h in self.hints if h.acts(self._step(int(timestep)), len(self.timesteps))]
         down: list[Tensor] = []
         inner: list[Tensor] = []
         for hint in live:
@@ -210,6 +209,11 @@ class Hints:
         if inner:  # the denoiser takes them out of the list
             given["down_intrablock_additional_residuals"] = list(inner)
         return given
+
+    def _step(self, timestep: int) -> int:
+        """Return the step that a timestep belongs to; below the last one there is no other."""
+        before = sum(t > timestep for t in self.timesteps)
+        return min(before, len(self.timesteps) - 1)
 
     def _residuals(
         self, hint: Hint, x: Tensor, t: Tensor, states: Tensor, conditions: Mapping[str, Any]
