@@ -105,9 +105,9 @@ class FreepromptWarning(UserWarning):
     """Something the user should know; the work goes on."""
 
 
-def unknown(kind: type[ConfigError], noun: str, given: str, known: Iterable[str]) -> ConfigError:
+def unknown(kind: type[ConfigError], noun: str, given: object, known: Iterable[str]) -> ConfigError:
     """Build the error for a name that is not in a list, with the nearest name as a hint."""
     names = sorted(known)
-    close = get_close_matches(given, names, n=1, cutoff=0.5)
+    close = get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return kind(f"Unknown {noun} {given!r}{hint}. Available: {', '.join(names)}.")

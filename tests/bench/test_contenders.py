@@ -6,6 +6,7 @@ import pytest
 
 from freeprompt.bench.contenders import BASELINES, TUNING_FREE, Contender, distinct, grid
 from freeprompt.bench.items import Item
+from freeprompt.bench.plan import read_plan
 from freeprompt.errors import ConfigError, UnknownInversion
 from freeprompt.inversion import INVERSIONS
 from freeprompt.methods import METHODS
@@ -122,11 +123,44 @@ def test_keys_tell_everything_apart_that_matters() -> None:
         ({"method": "fpe", "prompt": "some"}, "Unknown prompt 'some'"),
         ({"method": "fpe", "hints": "masks"}, "did you mean 'mask'"),
         ({"method": "copy", "set": {"share": 1}}, "share"),
+        ({"method": 3}, "Unknown method or baseline 3"),
+        ({"method": "fpe", "steps": 0}, "steps must be at least 1; got 0"),
+        ({"method": "fpe", "steps": [4, "x"]}, "steps must be a whole number; got 'x'"),
+        ({"method": "fpe", "guidance": "x"}, "guidance must be a number of at least 0"),
+        ({"method": "fpe", "set": 3}, "set must be a table; got 3"),
+        ({"method": "fpe", "tag": 3}, "tag must be text; got 3"),
+        (3, "must be a table; got 3"),
     ],
 )
 def test_refusals(table, message) -> None:
     with pytest.raises(ConfigError, match=message):
         list(grid(table))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = 3", "model must be text; got 3"),
+        ('keep_pictures = "no"', "keep_pictures must be true or false; got 'no'"),
+        ("processes = true", "processes must be a whole number; got True"),
+        ("data = 3", "data must be a table; got 3"),
+        ("metrics = 3", "metrics must be a table; got 3"),
+        ("grid = 3", r"grid must be a list, such as \[\[grid\]\]"),
+        ('include = "tuned.toml"', "include must be a list"),
+        ("include = [3]", "include must be a list of names"),
+        ("baselines = [3]", "Unknown method or baseline 3"),
+        ("[data]\nname = 3", "name must be text; got 3"),
+        ("[data]\npath = 3", "path must be text; got 3"),
+        ('[data]\nlimit = "5"', "limit must be a whole number; got '5'"),
+        ('[[pictures]]\nlabel = "x"\nfolder = 3', "folder must be text; got 3"),
+        ('[[pictures]]\nlabel = "x"\nfolder = "x"\nstrip = "no"', "strip must be true or false"),
+    ],
+)
+def test_a_plan_of_other_kinds_is_refused(tmp_path, text, message) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=f"^'{file}': {message}"):
+        read_plan(file)
 
 
 def test_an_unknown_inversion_is_refused() -> None:

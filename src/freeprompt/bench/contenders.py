@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from freeprompt.api import checks
 from freeprompt.bench.items import TRACKS, Item, Track
 from freeprompt.core.params import Parameters, check_names
 from freeprompt.errors import ConfigError, unknown
@@ -77,6 +78,9 @@ class Contender:
             METHODS[self.method].build(self.parameters)
         if self.inversion is not None:
             INVERSIONS[self.inversion].build(self.inversion_parameters)
+        if self.steps is not None and checks.whole("steps", self.steps) < 1:
+            raise ConfigError(f"steps must be at least 1; got {self.steps}.")
+        checks.checked_guidance(self.guidance)
         if self.prompt not in PROMPTS:
             raise unknown(ConfigError, "prompt", str(self.prompt), PROMPTS)
         if self.hints not in HINTS:
@@ -214,9 +218,7 @@ def grid(table: Mapping[str, Any]) -> Iterator[Contender]:
         ConfigError: for an unknown name or a value that cannot be used.
     """
     known = (*AXES, "tag", "set", "set_inversion")
-    for name in table:
-        if name not in known:
-            raise unknown(ConfigError, "setting of [[grid]]", name, known)
+    _check_table("grid", table, known, {"tag": str, "set": dict, "set_inversion": dict})
     if "method" not in table:
         raise ConfigError('A [[grid]] needs a method: a name, a list of names, or "*".')
     given, axes = dict(table), {}
@@ -251,14 +253,37 @@ def pictures(table: Mapping[str, Any], base: Path) -> Contender:
         ConfigError: for an unknown or missing setting.
     """
     known = ("label", "folder", "strip")
-    for name in table:
-        if name not in known:
-            raise unknown(ConfigError, "setting of [[pictures]]", name, known)
+    _check_table("pictures", table, known, {"label": str, "folder": str, "strip": bool})
     if not table.get("label") or not table.get("folder"):
         raise ConfigError("A [[pictures]] needs a label and a folder.")
     folder = base / Path(table["folder"]).expanduser()
     settings = {"folder": str(folder), "strip": bool(table.get("strip", False))}
     return Contender(method=PICTURES, parameters=settings, tag=str(table["label"]))
+
+
+def _check_table(noun: str, table: Any, known: Sequence[str], kinds: Mapping[str, type]) -> None:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"A [[{noun}]] must be a table; got {table!r}.")
+    for name in table:
+        if name not in known:
+            raise unknown(ConfigError, f"setting of [[{noun}]]", name, known)
+    check_kinds(table, kinds)
+
+
+WORDS = {str: "text", int: "a whole number", bool: "true or false", dict: "a table"}
+
+
+def check_kinds(table: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Check that settings of a plan are of the kind that they must be.
+
+    Raises:
+        ConfigError: naming the first that is not.
+    """
+    for name, value in table.items():
+        kind = kinds.get(name, type(value))
+        if type(value) is not kind:
+            words = WORDS.get(kind, f"a list, such as [[{name}]] or {name} = [...]")
+            raise ConfigError(f"{name} must be {words}; got {value!r}.")
 
 
 def _contender(point: Mapping[str, Any], tag: str, tracks: tuple[str, ...]) -> Contender:

@@ -8,11 +8,20 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from freeprompt.bench.contenders import BASELINES, Contender, grid, pictures
+from freeprompt.bench.contenders import BASELINES, Contender, check_kinds, grid, pictures
 from freeprompt.bench.datasets import DATASETS, load_dataset
 from freeprompt.bench.fields import check_options
 from freeprompt.bench.items import TRACKS, Dataset
 from freeprompt.errors import ConfigError, unknown
+
+KINDS: dict[str, type] = {
+    **dict.fromkeys(("model", "device", "dtype", "name", "path", "split"), str),
+    **dict.fromkeys(("processes", "limit"), int),
+    **dict.fromkeys(("data", "metrics"), dict),
+    **dict.fromkeys(("grid", "pictures", "include", "baselines"), list),
+    "keep_pictures": bool,
+}
+"""What the settings of a plan are, those of [data] among them; lists of names are checked apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +155,9 @@ def read_grids(path: Path) -> list[Contender]:
         ConfigError: naming the file and what is wrong in it.
     """
     try:
-        return [one for entry in _toml(path).get("grid", []) for one in grid(entry)]
+        table = _toml(path)
+        check_kinds(table, KINDS)
+        return [one for entry in table.get("grid", []) for one in grid(entry)]
     except ConfigError as error:
         raise type(error)(f"'{path}': {error}") from error
 
@@ -164,11 +175,13 @@ def _plan(table: dict[str, Any], folder: Path) -> Plan:
     for name in table:
         if name not in {*known, *parts}:
             raise unknown(ConfigError, "setting", name, [*known, *parts])
+    check_kinds(table, KINDS)
     baselines = table.get("baselines", list(BASELINES))
     contenders = [Contender(method=name) for name in baselines]
     contenders += [one for entry in table.get("grid", []) for one in grid(entry)]
     contenders += [pictures(entry, folder) for entry in table.get("pictures", [])]
-    contenders += [one for name in table.get("include", []) for one in read_grids(folder / name)]
+    included = _names("include", table.get("include", []))
+    contenders += [one for name in included for one in read_grids(folder / name)]
     return checked(
         Plan(
             **{name: value for name, value in table.items() if name in known},
@@ -184,6 +197,7 @@ def _data(table: Mapping[str, Any], folder: Path) -> Data:
     for name in values:
         if name not in Data.__dataclass_fields__:
             raise unknown(ConfigError, "setting of [data]", name, Data.__dataclass_fields__)
+    check_kinds(values, KINDS)
     for name in ("tracks", "cells", "traps"):
         if name in values:
             values[name] = tuple(_names(name, values[name]))
@@ -206,7 +220,7 @@ def checked(plan: Plan) -> Plan:
     """
     if plan.data.name not in DATASETS:
         raise unknown(ConfigError, "data set", plan.data.name, DATASETS)
-    if not isinstance(plan.processes, int) or plan.processes < 1:
+    if type(plan.processes) is not int or plan.processes < 1:
         raise ConfigError(f"processes must be a whole number from 1 on; got {plan.processes!r}.")
     check_options(plan.metrics)
     if not plan.contenders:
