@@ -269,3 +269,11 @@ def test_side_by_side_and_what_outlives_it(editor):
         assert distance(one.images[0], other.images[0]) <= 1
         assert other.inverted.model.lane is None, "it would wait for the others for ever"
         assert distance(one.source, other.source) <= 1
+
+
+def test_what_imagic_keeps_depends_on_it(editor, tmp_path):
+    how = {"method": "imagic", "steps": 2, "image": photo(), "keep": tmp_path, **FEW["imagic"]}
+    for steering in ({}, {"control_weight": 0.5}):
+        for _ in range(2):
+            editor.edit(TARGET, control_image=drawing(), **how, **steering)
+    assert len(list(tmp_path.iterdir())) == 2 * 2

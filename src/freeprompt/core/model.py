@@ -71,4 +71,4 @@ class Model(Protocol):
         """
 
     def fingerprint(self) -> str:
-        """Return a cheap identity of all weights as they are now."""
+        """Return a cheap identity of all weights as they are now, and of what steers the edit."""

@@ -1,6 +1,7 @@
 """Stable Diffusion 1.x and 2.x: a UNet, one CLIP text encoder, a VAE."""
 
 import copy
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -306,5 +307,11 @@ class UNetModel:
         return lend(self.pipe.unet, kind, self.name)
 
     def fingerprint(self) -> str:
-        """Return a cheap identity of all weights as they are now."""
-        return fingerprint(self.pipe)
+        """Return a cheap identity of all weights as they are now, and of what steers the edit."""
+        weights = fingerprint(self.pipe)
+        if self.hints is None and self.room is None:
+            return weights
+        steps = () if self.hints is None else self.hints.timesteps
+        room = b"" if self.room is None else self.room.to("cpu", torch.float32).numpy().tobytes()
+        said = repr((weights, self.told, steps)).encode()
+        return hashlib.sha256(said + room).hexdigest()[:16]
