@@ -4,7 +4,7 @@ For a network that sees few images it learns about twice as much per image as Ad
 norms, embeddings and the first and last layers are no matrices in that sense and take AdamW steps.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, overload
@@ -153,11 +153,12 @@ def _move(rate: float, parameter: Tensor, direction: Tensor) -> None:
 
 def _length(rate: float, matrix: Tensor) -> float:
     """Return the factor of an orthogonal update that gives it the size of AdamW's."""
-    return 0.2 * rate * float(max(matrix.shape)) ** 0.5
+    length: float = 0.2 * rate * max(matrix.shape) ** 0.5
+    return length
 
 
 @torch.no_grad()
-def _move_together(rate: float, parameters: list[Tensor], directions: list[Tensor]) -> None:
+def _move_together(rate: float, parameters: Sequence[Tensor], directions: Sequence[Tensor]) -> None:
     """Move matrices as `_move` does, all of one shape at once: one kernel for many small ones."""
     alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
     for parameter, direction in zip(parameters, directions, strict=True):
