@@ -9,7 +9,8 @@ from freeprompt.bench.fields import load_panel
 from freeprompt.bench.items import Item
 from freeprompt.bench.scores import SCORES
 from freeprompt.errors import ConfigError
-from freeprompt.metrics import psnr, ssim
+from freeprompt.metrics import Structure, psnr, ssim
+from freeprompt.models.vision import load_vit
 
 ITEM = Item(id="0", cell="c", track="real", source="a red dog", target="a blue cat")
 MASKED = PieItem(
@@ -65,6 +66,14 @@ def test_nothing_that_is_edited_has_no_clip_score(panel) -> None:
     assert scores["psnr_pie"] == 60
 
 
+def test_the_structure_distance_of_published_tables(vit_folder) -> None:
+    pair = photo(), noisy(photo())
+    for white in (1, 255):
+        panel = load_panel({"dino": str(vit_folder), "lpips": "", "dino_white": white})
+        expected = Structure(load_vit(vit_folder), white=white).distance(*pair)
+        assert panel.scores(ITEM, *pair)["structure"] == expected
+
+
 def test_missing_weights_are_skipped_and_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = str(tmp_path)
@@ -81,6 +90,7 @@ def test_missing_weights_are_skipped_and_said(tmp_path, monkeypatch) -> None:
         ({"clip": 3}, "clip of .metrics. must be like"),
         ({"ways": ["area", "pies"]}, "did you mean 'pie'"),
         ({"ssim": "box"}, "variant of SSIM 'box'"),
+        ({"dino_white": "255"}, "dino_white of .metrics. must be like 1"),
     ],
 )
 def test_refusals(options, message) -> None:

@@ -22,11 +22,6 @@ def clip(clip_folder):
     return Clip(*load_clip(clip_folder))
 
 
-@pytest.fixture(scope="module")
-def structure(vit_folder):
-    return Structure(load_vit(vit_folder), size=32)
-
-
 def embedded(model, tokenizer, picture, prompt):
     """Picture and prompt through the two towers and their projections, by hand."""
     pixels = np.asarray(picture.resize((43, 32), Image.Resampling.BICUBIC), float) / 255
@@ -91,12 +86,14 @@ def test_clip_cuts_long_prompts(clip):
     assert clip.score(photo(), " ".join(["red dog"] * 50)) >= 0
 
 
-def test_structure_distance_by_hand(vit_folder, structure):
+@pytest.mark.parametrize("white", [1, 255])
+def test_structure_distance_by_hand(vit_folder, white):
+    structure = Structure(load_vit(vit_folder), size=32, white=white)
     model = load_vit(vit_folder)
 
     def similarities(picture):
-        pixels = np.asarray(picture.resize((40, 32), Image.Resampling.BILINEAR), float) / 255
-        pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        pixels = np.asarray(picture.resize((40, 32), Image.Resampling.BILINEAR), float)
+        pixels = (pixels / 255 * white - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         tokens = model.embeddings(
             torch.tensor(pixels).float().permute(2, 0, 1)[None], interpolate_pos_encoding=True
         )

@@ -29,14 +29,15 @@ from freeprompt.models.vision import load_clip, load_vit
 DEFAULTS: dict[str, Any] = {
     "clip": "",
     "dino": "",
+    "dino_white": 1,
     "lpips": "squeeze",
     "lpips_folder": "",
     "ssim": "gaussian",
     "ways": ["area"],
 }
 """What a plan may say in its table [metrics]: a folder or Hub id of CLIP and DINO, where an empty
-text leaves the network out; the LPIPS network and where its weights are; the variant of SSIM; the
-ways to measure a region."""
+text leaves the network out; what white is to DINO, 1 or, as in PIE-Bench's evaluator, 255; the
+LPIPS network and where its weights are; the variant of SSIM; the ways to measure a region."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,11 @@ def load_panel(options: Mapping[str, Any], device: str = "cpu") -> Panel:
 
     return Panel(
         clip=attempt("CLIP", chosen["clip"], lambda w: Clip(*load_clip(w, device))),
-        structure=attempt("DINO", chosen["dino"], lambda w: Structure(load_vit(w, device))),
+        structure=attempt(
+            "DINO",
+            chosen["dino"],
+            lambda w: Structure(load_vit(w, device), white=chosen["dino_white"]),
+        ),
         lpips=attempt(
             "LPIPS",
             chosen["lpips"],

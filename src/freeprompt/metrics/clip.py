@@ -104,13 +104,16 @@ class Clip:
 
 
 def normalised(
-    picture: Image.Image, mean: Sequence[float], std: Sequence[float]
+    picture: Image.Image, mean: Sequence[float], std: Sequence[float], white: float = 1
 ) -> Float[Tensor, "1 3 height width"]:
-    """Turn a picture into a float32 tensor of zero mean and unit variance by given statistics."""
+    """Turn a picture into a float32 tensor of zero mean and unit variance by given statistics.
+
+    The statistics are those of pixels from 0 to 1; another `white` is for repeating faults.
+    """
     shift, scale = (
         torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std)
     )
-    return ((as_tensor(picture) - shift) / scale).float()
+    return ((as_tensor(picture) * white - shift) / scale).float()
 
 
 def blackened(picture: Image.Image, region: Region) -> Image.Image:

@@ -27,6 +27,8 @@ class Structure:
         model: A transformers `ViTModel`; the field takes DINO's ViT-B/8.
         size: Pixels of the short side.
         layer: Index of the layer; the field takes the last of twelve, 11.
+        white: What white is before the network's normalisation. It knows pixels from 0 to 1;
+            PIE-Bench's evaluator leaves them at 0 to 255, and so do tables made with it.
 
     Raises:
         ModelError: if the model has no such attention layer.
@@ -34,8 +36,8 @@ class Structure:
     Source: Tumanyan et al., CVPR 2022, arXiv:2201.00424, eq. 1; used by PIE-Bench.
     """
 
-    def __init__(self, model: Any, *, size: int = 224, layer: int = -1):
-        self._model, self._size = model.eval(), size
+    def __init__(self, model: Any, *, size: int = 224, layer: int = -1, white: float = 1):
+        self._model, self._size, self._white = model.eval(), size, white
         keys = [module for name, module in model.named_modules() if name.endswith(_KEYS)]
         if not -len(keys) <= layer < len(keys):
             raise ModelError(
@@ -72,4 +74,4 @@ class Structure:
         ratio = self._size / min(picture.size)
         width, height = (max(1, round(side * ratio / patch)) * patch for side in picture.size)
         scaled = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        return normalised(scaled, _MEAN, _STD)
+        return normalised(scaled, _MEAN, _STD, self._white)
