@@ -44,7 +44,7 @@ def test_ssim_is_scikit_images(variant, strength):
 
 @pytest.mark.parametrize("strength", [3, 25, 90])
 def test_ssim_reflected_is_scikit_images_of_larger_pictures(strength):
-    """What torchmetrics does: windows at every pixel, the picture reflected at its edges."""
+    """What torchmetrics does now: windows at every pixel, the picture reflected at its edges."""
     a = photo()
     b = noisy(a, strength)
     larger = [

@@ -41,8 +41,9 @@ _WINDOWS = {
 }
 SSIM_VARIANTS: tuple[str, ...] = tuple(_WINDOWS)
 """`gaussian`: an 11 x 11 window of sigma 1.5 wholly within the picture, as in the paper of SSIM.
-`reflected`: the same at every pixel of the picture, continued by reflection beyond its edges, as
-torchmetrics has it and so PIE-Bench's evaluator. `uniform`: 7 x 7 within the picture with sample
+So does torchmetrics until late 2024, with which PIE-Bench's tables were made. `reflected`: the same
+at every pixel of the picture, continued by reflection beyond its edges, as torchmetrics does since
+(its issue 2718). `uniform`: 7 x 7 within the picture with sample
 covariances, scikit-image's default."""
 
 
