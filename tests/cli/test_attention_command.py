@@ -133,6 +133,29 @@ def test_wrong_usage_ends_with_a_paragraph_and_nothing_written(freeprompt, here,
     assert end.out == "" and files_in(here) == set()
 
 
+@pytest.mark.parametrize("words", [("-o", "i.png"), ("-o", "m.png", "--save", "i.png/m.npz")])
+def test_the_image_is_not_written_over(freeprompt, here, words) -> None:
+    photo().save("i.png")
+    before = (here / "i.png").read_bytes()
+    end = freeprompt("attention", PROMPT, "--image", "i.png", "--model", "no/such", *words)
+    assert end.code in (1, 2) and "i.png" in end.err and "no/such" not in end.err
+    assert (here / "i.png").read_bytes() == before and files_in(here) == {"i.png"}
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_any_work(freeprompt, here) -> None:
+    (here / "file").write_text("mine")
+    (here / "f.gif").mkdir()
+    for words, says in (
+        (("-o", "file/maps.png"), "'file/maps.png' could not be written"),
+        (("--film", "file/f.gif"), "'file/f.gif' could not be written"),
+        (("--film", "f.gif"), "--film 'f.gif' is a folder"),
+        (("--layers", ""), "Cannot read"),
+    ):
+        end = freeprompt("attention", PROMPT, "--model", "no/such", *words)
+        assert end.code in (1, 2) and says in end.err
+    assert files_in(here) == {"file"}
+
+
 def test_an_empty_prompt(freeprompt) -> None:
     end = freeprompt("attention", " ", "--model", "small")
     assert end.code == 2 and "must say something" in end.err

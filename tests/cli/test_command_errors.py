@@ -155,6 +155,7 @@ def test_strange_values_give_no_traceback(freeprompt, here, words) -> None:
         (("edit", TARGET, "--source", SOURCE, "--seed", -1), "seed"),
         (("edit", TARGET, "--source", SOURCE, "--set", "shar=1"), "did you mean 'share'"),
         (("edit", TARGET, "--source", SOURCE, "-o", "file/out"), "could not be written"),
+        (("invert", "photo.png", "-o", "file/x.safetensors"), "could not be written"),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(freeprompt, here, words, match) -> None:

@@ -343,6 +343,27 @@ def test_the_input_is_not_the_output(freeprompt, here, image) -> None:
     assert image.read_bytes() == before and files_in(here) == {"photo.png", "link.png"}
 
 
+def test_the_mask_is_not_the_output(freeprompt, here, image) -> None:
+    mask = Image.new("L", (8, 8), 255)
+    mask.save(here / "mask.png")
+    before = (here / "mask.png").read_bytes()
+    words = ("--method", "fpe-protect", "--mask", "mask.png", "-o", "mask.png")
+    end = freeprompt(*REAL, "--model", "no/such", *words)
+    assert end.code == 2 and "is the input image itself" in end.err
+    assert (here / "mask.png").read_bytes() == before
+
+
+def test_a_folder_that_may_not_be_written_to_is_found_before_any_work(
+    freeprompt, here, monkeypatch
+) -> None:
+    (here / "shut").mkdir()
+    monkeypatch.setattr("os.access", lambda path, *how: str(path) != str(here / "shut"))
+    for out in ("shut/out", "shut/a.png"):
+        end = freeprompt(*GENERATED, "--model", "no/such", "-o", out)
+        assert end.code == 1 and "may not be written to" in end.err
+    assert files_in(here) == set()
+
+
 def test_the_input_is_not_one_of_the_outputs(freeprompt, here, made) -> None:
     """A first edit in `out` is edited on, to a prompt that names its own file."""
     end = freeprompt("edit", TARGET, "--image", f"out/{EDIT}", "--steps", 2, "--model", "small")

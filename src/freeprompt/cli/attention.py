@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.outputs import check_file
 from freeprompt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def attention(
         film=film,
         save=save,
     )
-    wanted.check()
+    wanted.check(image)
     _check(prompt, image, target, settings, method, inversion)
     from freeprompt.cli.edit import parse_settings
     from freeprompt.cli.loading import load
@@ -142,11 +143,15 @@ class Wanted:
     film: str | None
     save: str | None
 
-    def check(self) -> None:
+    def check(self, image: str | None) -> None:
         """Refuse what can be known to be wrong before a model is loaded.
+
+        Args:
+            image: The file that is looked at, which no file may replace.
 
         Raises:
             ConfigError: for file names and options that do not fit.
+            SaveError: for a place that cannot be written to.
             MissingDependency: without matplotlib.
         """
         from freeprompt.analysis.archive import check_suffix
@@ -160,6 +165,8 @@ class Wanted:
             check_name(self.film, ".gif")
         if self.save is not None:
             check_suffix(self.save)
+        for option, name in (("-o", self.out), ("--film", self.film), ("--save", self.save)):
+            check_file(option, name, image)
         if self.words == []:
             raise ConfigError("--words names no word. Leave it out to look at every word.")
         if self.grid and (self.view is not None or len(self.words or ()) != 1):
@@ -168,7 +175,7 @@ class Wanted:
             check_clusters(self.view.count)
         if self.view is not None and self.film is not None and self.words is None:
             raise ConfigError("--film shows words: give --words beside --self.")
-        Sites(f"cross:{self.layers or 'all'}")
+        Sites(self._cross)
 
     @property
     def collected(self) -> list[str] | None:
@@ -184,10 +191,14 @@ class Wanted:
     def sites(self) -> str:
         """Where to look."""
         if self.view is None:
-            return f"cross:{self.layers or 'all'}"
+            return self._cross
         if self.layers is None:
             return "auto"
         return f"self:{self.layers}" + (f"+cross:{self.layers}" if self.words else "")
+
+    @property
+    def _cross(self) -> str:
+        return "cross:all" if self.layers is None else f"cross:{self.layers}"
 
     def check_point(self, size: Size) -> None:
         """Refuse a point outside the picture, (width, height) as the user knows it.

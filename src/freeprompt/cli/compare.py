@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from freeprompt.cli import show
-from freeprompt.cli.edit import DEFAULT_MODEL, check, check_out, parse_settings
+from freeprompt.cli.edit import DEFAULT_MODEL, check, parse_settings
+from freeprompt.cli.outputs import check_out
 from freeprompt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def compare(
     from freeprompt.api.compare import compare as run
     from freeprompt.cli.loading import load
 
-    check_out(out, image, 1)
+    check_out(out, 1, image)
     names = chosen_methods(methods)
     given: dict[str, Any] = {"negative": negative, "seed": seed}
     asked = {"source": source, "guidance": guidance}

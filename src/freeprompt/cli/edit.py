@@ -18,7 +18,8 @@ from freeprompt.cli.control import (
     networks_again,
     warn_of_networks,
 )
-from freeprompt.errors import ConfigError, FreepromptWarning, SaveError
+from freeprompt.cli.outputs import check_out
+from freeprompt.errors import ConfigError, FreepromptWarning
 
 if TYPE_CHECKING:
     from freeprompt.api import EditResult, Provenance
@@ -102,7 +103,7 @@ def edit(
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     parameters: dict[str, Any] = dict(parse_settings(settings or []))
     how = Running(device=device, dtype=dtype, as_json=as_json, reconstruct=reconstruct)
-    check_out(out, image, len(targets or ()))
+    check_out(out, len(targets or ()), image, mask, *(control or ()))
     if again is None:
         given = {**of_saved(image), **given}
         check(targets or [], image, {**given, "native": native}, parameters, model)
@@ -215,35 +216,6 @@ def parse_settings(settings: list[str]) -> dict[str, str]:
     return pairs
 
 
-def check_out(out: str, image: str | None, targets: int) -> None:
-    """Check before any work that the result can go where it should.
-
-    Raises:
-        ConfigError: if it would replace the input, or does not fit.
-        SaveError: if nothing can be written there.
-    """
-    from freeprompt.api.result import check_kind
-
-    path = Path(out)
-    try:
-        exists = path.exists()
-        if image is not None and exists and Path(image).exists() and path.samefile(image):
-            raise ConfigError(f"-o {out!r} is the input image itself. Choose another name.")
-    except OSError as error:
-        raise ConfigError(f"-o {out!r} cannot be a file name: {error.strerror}.") from error
-    if path.suffix.lower() == ".png":
-        if targets > 1:
-            raise ConfigError(
-                f"{targets} targets do not fit into one file ({out!r}): give a folder."
-            )
-    elif exists and not path.is_dir():
-        raise ConfigError(f"-o {out!r} is a file that is no .png. Give a folder or a .png name.")
-    check_kind(path)
-    parent = next(p for p in (path, *path.absolute().parents) if p.is_dir() or p.is_file())
-    if parent != path and not parent.is_dir():
-        raise SaveError(f"{out!r} could not be written: {str(parent)!r} is a file, not a folder.")
-
-
 def _repeat(
     png: str,
     image: str | None,
@@ -255,12 +227,12 @@ def _repeat(
     from freeprompt.api import Provenance
 
     recipe = Provenance.from_png(png)
-    check_out(out, None, len(recipe.targets))
+    check_out(out, len(recipe.targets))
     _spare(Path(png), Path(out), recipe.targets)
     if recipe.image_sha256 is not None:
         found = _find_file("image", recipe.image, recipe.image_sha256, Path(png), image)
         recipe = replace(recipe, image=found)
-        check_out(out, recipe.image, len(recipe.targets))
+        check_out(out, len(recipe.targets), recipe.image)
     elif recipe.seed is None:
         raise ConfigError(
             f"{png!r} was made from noise that its maker supplied, which it does not carry. "
@@ -269,6 +241,7 @@ def _repeat(
     if recipe.mask_sha256 is not None:
         found = _find_file("mask", recipe.mask, recipe.mask_sha256, Path(png), given.get("mask"))
         recipe = replace(recipe, mask=found)
+        check_out(out, len(recipe.targets), recipe.mask)
     control = control_again(
         recipe,
         given.get("control_image"),

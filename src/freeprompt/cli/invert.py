@@ -8,6 +8,7 @@ import typer
 from freeprompt.cli import show
 from freeprompt.cli.control import Control, ControlWeight, ControlWindow, control_given
 from freeprompt.cli.edit import DEFAULT_MODEL, parse_settings
+from freeprompt.cli.outputs import check_file
 
 
 def invert(
@@ -55,6 +56,7 @@ def invert(
 
     parameters: dict[str, Any] = dict(parse_settings(settings or []))
     check_name(out)
+    check_file("-o", out, image)
     open_image(image)
     how, via = checks.resolve(method, inversion, parameters)
     usual = defaults_by_name(model) or Defaults(origin="")
