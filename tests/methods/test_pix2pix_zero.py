@@ -9,6 +9,10 @@ from freeprompt.inversion import DDIMInversion, RegularisedInversion
 from freeprompt.inversion.regularised import autocorrelation, divergence
 from freeprompt.methods import FPE, Pix2PixZero
 from freeprompt.methods.sentences import ENDINGS, OPENINGS, sentences_about
+from freeprompt.models import adapt
+from freeprompt.models.tiny import tiny_sdxl
+
+WORDS = ("dog", "cat")
 
 
 class KeepsMaps:
@@ -91,6 +95,17 @@ def test_the_words_are_those_that_differ(model):
     assert things("a red dog", "a red cat") == ("dog", "cat")
     assert things("a red dog in the park", "a blue cat in the park") == ("red dog", "blue cat")
     assert things("a dog", "a dog at night") == ("a dog", "a dog at night")
+
+
+def test_on_sdxl_the_pooled_embedding_moves_along():
+    xl = adapt(tiny_sdxl(sample_size=8), "tiny-xl")
+    method = Pix2PixZero(words="dog,cat", sentences=3, strength=2)
+    caption = xl.encode_text(["a red dog"])
+    moved = method._moved(xl, task("a red cat", "a cat", source="a red dog"), caption)
+    old, new = (xl.encode_text(sentences_about(thing, 3)).extras["pooled"] for thing in WORDS)
+    wanted = caption.extras["pooled"] + 2 * (new.mean(0) - old.mean(0))
+    assert gap(moved.extras["pooled"], wanted.expand(2, -1)) < TOLERANCE
+    assert gap(moved.extras["pooled"][:1], caption.extras["pooled"]) > 10 * TOLERANCE
 
 
 def test_a_real_source_costs_one_row_a_step(model):

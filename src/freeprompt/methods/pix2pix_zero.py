@@ -1,6 +1,6 @@
 """pix2pix-zero: an edit direction for the text, and gradients that hold the attention maps."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -138,8 +138,13 @@ class Pix2PixZero(Method):
         for prompt in task.targets:
             old, new = self._things(source, model.spell(prompt))
             old_mean, new_mean = (self._mean(model, thing) for thing in (old, new))
-            direction = self.strength * (new_mean - old_mean)
-            moved.append(replace(caption, states=caption.states + direction))
+            # the pooled embedding, where there is one, says what is drawn as well
+            extras = {
+                name: x + self.strength * (new_mean.extras[name] - old_mean.extras[name])
+                for name, x in caption.extras.items()
+            }
+            direction = self.strength * (new_mean.states - old_mean.states)
+            moved.append(Text(caption.states + direction, extras))
         return Text.stack(moved)
 
     def _things(self, source: Spelling, target: Spelling) -> tuple[str, str]:
@@ -153,9 +158,9 @@ class Pix2PixZero(Method):
             return source.prompt, target.prompt
         return " ".join(old), " ".join(new)
 
-    def _mean(self, model: Model, thing: str) -> Tensor:
-        states = model.encode_text(sentences_about(thing, self.sentences)).states
-        return states.float().mean(0, keepdim=True).to(states)
+    def _mean(self, model: Model, thing: str) -> Text:
+        text = model.encode_text(sentences_about(thing, self.sentences))
+        return Text(_average(text.states), {n: _average(x) for n, x in text.extras.items()})
 
     def _held(
         self,
@@ -177,6 +182,10 @@ class Pix2PixZero(Method):
                 model.predict(x, timestep, text)
             (gradient,) = torch.autograd.grad(torch.stack(distance.terms).sum(), x)
         return (x - self.map_guidance * gradient).detach()
+
+
+def _average(x: Tensor) -> Tensor:
+    return x.float().mean(0, keepdim=True).to(x)
 
 
 def _conditional(targets: int) -> Rows:
