@@ -241,6 +241,10 @@ class TestEstimate:
             (torch.OutOfMemoryError("CUDA out of memory."), True),
             (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
             (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+            (
+                RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+                True,
+            ),
             (MemoryError(), True),
             (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
             (ValueError("out of memory"), False),

@@ -168,7 +168,7 @@ def _available() -> int | None:
 def ran_out(error: BaseException) -> bool:
     """Return whether an error says that a device, or the machine, has no more memory."""
     said = str(error)
-    marks = ("out of memory", "can't allocate memory", "not enough memory")
+    marks = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
     told = isinstance(error, RuntimeError) and any(mark in said for mark in marks)
     return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
