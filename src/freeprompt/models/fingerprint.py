@@ -29,5 +29,6 @@ def fingerprint(pipe: Any) -> str:
             flat = value.detach().flatten()
             stride = max(1, -(-len(flat) // SAMPLES))  # rounded up: the sample reaches the end
             sample = flat[::stride]
-            digest.update(sample.to("cpu", torch.float64).numpy().tobytes())
+            # first to the CPU: not every device knows float64
+            digest.update(sample.cpu().to(torch.float64).numpy().tobytes())
     return digest.hexdigest()[:16]
