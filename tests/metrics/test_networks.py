@@ -41,6 +41,13 @@ def test_clip_score_by_hand(clip_folder, clip):
     assert clip.score(photo(86, 64), TARGET) == pytest.approx(expected, abs=1e-3)
 
 
+def test_clip_resizes_by_the_ratio_of_whole_numbers(clip) -> None:
+    """98 x 49 becomes 64 x 32; by a rounded ratio of 32 / 49 it would be 63 wide."""
+    picture = photo(98, 49)
+    small = picture.resize((64, 32), Image.Resampling.BICUBIC)
+    assert clip.score(picture, TARGET) == clip.score(small, TARGET)
+
+
 def test_clip_direction_by_hand(clip_folder, clip):
     tower = load_clip(clip_folder)
     a, b = photo(86, 64), photo(86, 64, seed=5)

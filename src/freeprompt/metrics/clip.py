@@ -95,8 +95,7 @@ class Clip:
 
     def _prepared(self, picture: Image.Image) -> Float[Tensor, "1 3 size size"]:
         """Resize the short side, bicubic, crop the middle, normalise: CLIP's own preprocessing."""
-        ratio = self._size / min(picture.size)
-        width, height = (max(self._size, int(side * ratio)) for side in picture.size)
+        width, height = (self._size * side // min(picture.size) for side in picture.size)
         large = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - self._size) // 2, (height - self._size) // 2
         square = large.crop((left, top, left + self._size, top + self._size))
