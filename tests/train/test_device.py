@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from freeprompt.train import judge, model, vae
+from freeprompt.train import conditioned, hints, instruct, judge, lcm, model, vae
 from freeprompt.train.config import Preset
 from freeprompt.train.data import step_generator
 from freeprompt.train.loop import Run, Trainer
@@ -36,16 +36,64 @@ class NoCache:
         return torch.zeros(batch, 4, 8, 8), ["a red car"] * batch
 
 
-def vae_task(tiny: Preset) -> Any:
+def vae_task(tiny: Preset, runs: Path) -> Any:
     return vae.VAETask(tiny.vae, tiny.vae_train, META, 2)
 
 
-def model_task(tiny: Preset) -> Any:
+def model_task(tiny: Preset, runs: Path) -> Any:
     return model.ModelTask(tiny, tiny.model_train, vae.build_vae(tiny.vae), NoCache(), META)
 
 
-def judge_task(tiny: Preset) -> Any:
+def judge_task(tiny: Preset, runs: Path) -> Any:
     return judge.JudgeTask(tiny.judge, tiny.judge_train, META, 2)
+
+
+class NoPaths:
+    """Paths from nowhere."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def at(self, chosen: Any, level: Any) -> Tensor:
+        return torch.zeros(len(chosen), 4, 8, 8)
+
+    def ends(self, chosen: Any) -> Tensor:
+        return torch.zeros(len(chosen), 4, 8, 8)
+
+    def prompts(self, chosen: Any) -> list[str]:
+        return ["a red car"] * len(chosen)
+
+
+def lcm_task(tiny: Preset, runs: Path) -> Any:
+    return lcm.LCMTask(tiny, tiny.lcm_train, runs / "pipeline", NoPaths(), META)
+
+
+def control_task(tiny: Preset, runs: Path) -> Any:
+    return moved(hints.ControlNetTask(base(runs), conditioned.CONFIGS["tiny"], 2))
+
+
+def adapter_task(tiny: Preset, runs: Path) -> Any:
+    return moved(hints.AdapterTask(base(runs), conditioned.CONFIGS["tiny"], 2))
+
+
+def instruct_task(tiny: Preset, runs: Path) -> Any:
+    return moved(instruct.InstructTask(base(runs), conditioned.CONFIGS["tiny"], 2))
+
+
+def base(runs: Path) -> conditioned.Base:
+    return conditioned.Base(runs / "pipeline", torch.device("cpu"))
+
+
+def moved(task: conditioned.ConditionedTask) -> conditioned.ConditionedTask:
+    """Move a task, which copies weights while it is made; the device has none to copy."""
+    task.base.pipe.to(META)
+    task.module.to(META)
+    task.base.levels = task.base.levels.to(META)
+    task.base.device = task.device = META
+    return task
+
+
+TASKS = [vae_task, model_task, judge_task, lcm_task, control_task, adapter_task, instruct_task]
 
 
 @pytest.fixture
@@ -54,18 +102,19 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
         there = torch.device(device) == META
         return MetaGenerator() if there else step_generator(seed, step, device)
 
-    for module in (vae, model, judge):
+    for module in (vae, model, judge, conditioned):
         monkeypatch.setattr(module, "step_generator", generator)
+    for module in (vae, model, judge, conditioned, lcm):
         monkeypatch.setattr(module, "autocast", lambda config, device: nullcontext())
     monkeypatch.setattr(model, "_held_out", lambda *_: None)
 
 
 @pytest.mark.usefixtures("on_meta")
-@pytest.mark.parametrize("make", [vae_task, model_task, judge_task])
+@pytest.mark.parametrize("make", TASKS)
 def test_a_step_stays_on_its_device_and_never_waits(
-    tiny: Preset, tmp_path: Path, make: Callable[[Preset], Any]
+    tiny: Preset, runs: Path, tmp_path: Path, make: Callable[[Preset, Path], Any]
 ) -> None:
-    task = make(tiny)
+    task = make(tiny, runs)
     trainer = Trainer(task, task.config, Run(folder=tmp_path))
     for batch in task.batches(0, 2):
         loss, norm = trainer.update(batch)
