@@ -57,3 +57,10 @@ def test_refusals() -> None:
         bootstrap_mean([])
     with pytest.raises(ConfigError, match="2 values cannot be paired with 1"):
         compare([1.0, 2.0], [1.0])
+
+
+def test_a_few_items_decide_nothing() -> None:
+    assert not compare([1.0] * 5, [0.0] * 5).clear
+    assert compare([1.0] * 6, [0.0] * 6).clear
+    assert compare([0.0] * 6, [1.0] * 6).clear
+    assert not compare([1.0] * 6, [1.0] * 6).clear

@@ -9,13 +9,17 @@ import numpy.typing as npt
 from freeprompt.errors import ConfigError
 
 RESAMPLES = 2000
+FEWEST = 6  # items: of 5, all go one way by chance in one of 16 comparisons
 LEVEL = 0.95
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """A mean, the interval that holds it 19 times out of 20, and how many values it is of."""
+    """A mean, the interval that holds it 19 times out of 20, and how many values it is of.
+
+    Of equal values the interval has no width; a rate of 0 or 1 may still be off by 3 / `count`.
+    """
 
     value: float
     low: float
@@ -79,8 +83,9 @@ class Paired:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval of the difference leaves zero out."""
-        return self.difference.low > 0 or self.difference.high < 0
+        """Whether the interval of the difference leaves zero out, and is of enough items."""
+        apart = self.difference.low > 0 or self.difference.high < 0
+        return apart and self.difference.count >= FEWEST
 
 
 def compare(
