@@ -42,6 +42,10 @@ WRONG = [
     pytest.param((*GENERATED, "--dtype", "int8"), "dtype must be", id="dtype"),
     pytest.param((*GENERATED, "--set", "share"), "name=value", id="set without value"),
     pytest.param((*GENERATED, "--set", "=1"), "name=value", id="set without name"),
+    pytest.param((*GENERATED, *["--set", "share=1"] * 2), "'share' twice", id="set twice"),
+    pytest.param((*GENERATED, "--dtype", ""), "dtype must be", id="empty dtype"),
+    pytest.param((*GENERATED, "--variant", ""), "variant ''", id="empty variant"),
+    pytest.param((*GENERATED, "--config", ""), "config goes with", id="empty config"),
     pytest.param((*GENERATED, "--set", "shar=1"), "did you mean 'share'", id="set of nothing"),
     pytest.param((*GENERATED, "--set", "share=2"), "got 2.0", id="share"),
     pytest.param((*GENERATED, "--set", "share="), "share of FPE", id="empty share"),
@@ -72,6 +76,8 @@ FAILED = [
     pytest.param(
         ("edit", TARGET, "--source", SOURCE, "--model", "file"), "holds no weights", id="f"
     ),
+    pytest.param((*GENERATED, "--model", ""), "''", id="empty model"),
+    pytest.param(("demo", "--model", ""), "''", id="demo of an empty model"),
     pytest.param(("sites", "nobody/nothing"), "could not be fetched", id="hub"),
 ]
 USAGE = [

@@ -290,6 +290,7 @@ def editor_result(here):
         ("--set", "share=0.5"),
         ("--method", "fpe"),
         ("--native",),
+        ("--keep", "learnt"),
     ],
 )
 def test_what_the_picture_brings_cannot_be_given(freeprompt, here, more) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ENGINES = ("local", "pool", "ray", "shard")
 METRICS = ("psnr", "ssim", "mse", "lpips", "clip", "clip_direction", "structure")
 NEEDS = {"clip": "clip", "clip_direction": "clip", "structure": "dino"}  # folder or Hub id
+WEIGHTS = ("clip", "dino", "lpips_folder")
 
 
 class _RunUnlessNamed(typer.core.TyperGroup):
@@ -54,7 +55,9 @@ def run(
     of: Annotated[
         int | None, typer.Option(help="How many shards.  [default: Slurm's array]")
     ] = None,
-    actors: Annotated[int, typer.Option(help="Of ray: actors, each with a model.")] = 2,
+    actors: Annotated[
+        int | None, typer.Option(help="Of ray: actors, each with a model.  [default: 2]")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="Of ray: an existing cluster, or auto.")
     ] = None,
@@ -148,7 +151,7 @@ def run(
             batch=batch_size,
             reconstruct=reconstruct,
             metrics=_metrics(metric or []),
-            networks=_networks(metric or [], parse_settings(weights or [])),
+            networks=_networks(metric or [], weights or []),
         ),
         defaults=Defaults(
             method=method,
@@ -226,16 +229,20 @@ def _span(seconds: float) -> str:
 
 
 def _engine(
-    name: str, processes: int, actors: int, address: str | None, gpus: float | None
+    name: str, processes: int, actors: int | None, address: str | None, gpus: float | None
 ) -> "Engine":
     from freeprompt.batch import Local, Pool, RayData
 
     if name not in ENGINES:
         raise unknown(ConfigError, "engine", name, ENGINES)
-    if processes < 1 or actors < 1:
+    if processes < 1 or (actors is not None and actors < 1):
         raise ConfigError("--processes and --actors are numbers from 1 on.")
     if name == "ray":
-        return RayData(actors=actors, address=address, gpus=gpus)
+        if processes > 1:
+            raise ConfigError("--processes belongs to --engine pool and shard; ray has --actors.")
+        return RayData(actors=2 if actors is None else actors, address=address, gpus=gpus)
+    if (actors, address, gpus) != (None, None, None):
+        raise ConfigError("--actors, --address and --gpus-per-actor belong to --engine ray.")
     if name == "local" and processes > 1:
         raise ConfigError("--engine local is this process alone. Use --engine pool.")
     return Pool(processes=processes) if name == "pool" or processes > 1 else Local()
@@ -287,7 +294,17 @@ def _metrics(names: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _networks(names: list[str], given: dict[str, str]) -> dict[str, Any]:
+def _networks(names: list[str], weights: list[str]) -> dict[str, Any]:
+    """Return the weights of metrics; each has a metric that reads it, and the other way round."""
+    from freeprompt.cli.edit import parse_settings
+
+    given = parse_settings(weights, "--weights", "clip=FOLDER")
+    read = {NEEDS.get(name, "lpips_folder" if name == "lpips" else "") for name in names}
+    for name in given:
+        if name not in WEIGHTS:
+            raise unknown(ConfigError, "network", name, WEIGHTS)
+        if name not in read:
+            raise ConfigError(f"--weights {name} is read by no --metric that is asked for.")
     for name in names:
         if name in NEEDS and NEEDS[name] not in given:
             raise ConfigError(f"{name} needs weights: --weights {NEEDS[name]}=FOLDER_OR_HUB_ID.")

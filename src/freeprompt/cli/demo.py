@@ -39,7 +39,7 @@ def demo(
         typer.echo("emoji-sd is not part of this installation: using tiny-sd, which draws noise.")
         model = "tiny-sd"
     folder = Path(out)
-    editor = load(model or "emoji-sd")
+    editor = load("emoji-sd" if model is None else model)
     photo = folder / "car.png"
     save_png(Image.fromarray(parse_scene(REAL, seed=seed).render(256).image), photo, {})
     with show.progress() as callback:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from freeprompt.api import EditResult, Provenance
 
 DEFAULT_MODEL = "emoji-sd"
+FOUND_AGAIN = {"mask", "control_image"}  # files of a picture that is made again, which may move
 
 
 def edit(
@@ -108,8 +109,8 @@ def edit(
         given = {**of_saved(image), **given}
         check(targets or [], image, {**given, "native": native}, parameters, model)
         given |= {"image": image, "native": native, "keep": keep, **parameters}
-        result = how.edit(model or DEFAULT_MODEL, targets or [], **given)
-    elif targets or native or given.keys() - {"mask", "control_image"} or parameters:
+        result = how.edit(DEFAULT_MODEL if model is None else model, targets or [], **given)
+    elif targets or native or keep is not None or parameters or given.keys() - FOUND_AGAIN:
         raise ConfigError(
             "--from brings prompts and all settings with it. Only --image, --mask, --control, "
             "--model, --device, --dtype, -o and --json go together with it."
@@ -149,7 +150,7 @@ def check(
     sizes = given.get("width"), given.get("height")
     checks.check_generated(image, bool(given.get("native")), None, None)
     checks.check_source(given.get("source"), image, given.get("negative", ""), *sizes)
-    usual = defaults_by_name(model or DEFAULT_MODEL) or Defaults(origin="")
+    usual = defaults_by_name(DEFAULT_MODEL if model is None else model) or Defaults(origin="")
     guidance = checks.checked_guidance(given.get("guidance", usual.guidance))
     checked_seed(given.get("seed", 0))
     if is_saved(image):
@@ -193,7 +194,8 @@ class Running:
         """Load a model and edit with it under a progress bar."""
         from freeprompt.cli.loading import load
 
-        editor = load(model, device=self.device, dtype=self.dtype or "auto", **self.networks)
+        dtype = "auto" if self.dtype is None else self.dtype
+        editor = load(model, device=self.device, dtype=dtype, **self.networks)
         with show.progress(not self.as_json) as callback:
             result = editor.edit(targets, callback=callback, **arguments)
             if self.reconstruct and result.reconstructable:
@@ -201,17 +203,21 @@ class Running:
         return result
 
 
-def parse_settings(settings: list[str]) -> dict[str, str]:
-    """Read `name=value` items.
+def parse_settings(
+    settings: list[str], option: str = "--set", such: str = "share=0.8"
+) -> dict[str, str]:
+    """Read `name=value` items of an option, of which a message shows an example.
 
     Raises:
-        ConfigError: for an item without `=`.
+        ConfigError: for an item without `=`, or a name that stands twice.
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for item in settings:
         name, equals, value = item.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"--set takes name=value, such as share=0.8; got {item!r}.")
+            raise ConfigError(f"{option} takes name=value, such as {such}; got {item!r}.")
+        if name.strip() in pairs:
+            raise ConfigError(f"{option} names {name.strip()!r} twice. Give it one value.")
         pairs[name.strip()] = value.strip()
     return pairs
 
@@ -248,9 +254,10 @@ def _repeat(
         lambda what, name, sha256, now: _find_file(what, name, sha256, Path(png), now),
     )
     bring_again(recipe, Path(png))
-    how = replace(how, dtype=how.dtype or recipe.dtype, networks=networks_again(recipe))
+    dtype = recipe.dtype if how.dtype is None else how.dtype
+    how = replace(how, dtype=dtype, networks=networks_again(recipe))
     result = how.edit(
-        model or recipe.model,
+        recipe.model if model is None else model,
         list(recipe.targets),
         source=recipe.source,
         image=recipe.image,

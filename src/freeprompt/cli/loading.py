@@ -92,7 +92,7 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**given: Any) -> None:
         mine = {name: given.pop(name) for name in SHARED}
         token = _chosen.set(
-            {name: v for name, v in mine.items() if v or (name in MEMORY and v is not None)}
+            {name: v for name, v in mine.items() if v is not None and (name in MEMORY or _said(v))}
         )
         try:
             command(**given)
@@ -108,6 +108,11 @@ def loads_model(command: Callable[..., None]) -> Callable[..., None]:
         **_memory.__annotations__,
     }
     return with_options
+
+
+def _said(value: Any) -> bool:
+    """Whether an option was given, be it an empty text."""
+    return value is not False and value != []
 
 
 def told(name: str) -> Any:
