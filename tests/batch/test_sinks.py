@@ -166,6 +166,18 @@ def test_pictures_and_manifests_behind_an_address(tmp_path, whole, manifest, mod
     assert gone["error"].startswith("ImageError: 'memory://batch/gone.png' could not be read")
 
 
+def test_roots(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("", ".", str(tmp_path), f"{tmp_path}/"):
+        assert Root.at(name).place("a.png") == f"{tmp_path}/a.png"
+    with pytest.raises(ConfigError, match="leads out"):
+        Root.at("").place("/etc/a.png")
+    assert Root.at("/").place("/etc/a.png").endswith("/etc/a.png")
+    for name in ("s3://bucket", "s3://bucket/"):
+        assert Root.at(name).place("a.png") == "s3://bucket/a.png"
+    assert Root.at("memory://").place("a.png") == "memory://a.png"
+
+
 def test_addresses(tmp_path) -> None:
     assert is_address("s3://bucket/a.png")
     assert not is_address("a.png")

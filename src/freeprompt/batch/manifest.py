@@ -107,7 +107,7 @@ class Reader:
 
     def __init__(self, manifest: str, defaults: Defaults, root: str | None = None):
         self.manifest, self.defaults = manifest, defaults
-        self.root = Root.of(manifest) if root is None else Root.of(root.rstrip("/") + "/_")
+        self.root = Root.of(manifest) if root is None else Root.at(root)
         self._loose = manifest.lower().endswith(".csv")  # every cell is text
         owners = [*METHODS.values(), *INVERSIONS.values()]
         self._parameters = parameters_of(owners)

@@ -56,6 +56,13 @@ class Root:
             return cls(manifest.rpartition("/")[0])
         return cls(str(Path(manifest).absolute().parent))
 
+    @classmethod
+    def at(cls, folder: str) -> "Root":
+        """Return a folder or an address as a root; no text is the current folder."""
+        if is_address(folder):
+            return cls(folder.removesuffix("/"))
+        return cls(str(Path(folder).absolute()))
+
     def place(self, name: str) -> str:
         """Return the full name of a picture.
 
