@@ -78,6 +78,7 @@ def tune(
     from freeprompt.bench import Results, run
     from freeprompt.bench.runner import command_line
     from freeprompt.bench.tune import best_settings, tuned_toml, tuning_plan
+    from freeprompt.images import write_whole
 
     chosen = _plan(plan, model, None, limit, track, steps, processes, device)
     trying = tuning_plan(chosen, trials, seed)
@@ -89,7 +90,7 @@ def tune(
         f"split, model {chosen.model}, seed {seed}, by: {command_line()}",
     ]
     file = out / "tuned.toml"
-    file.write_text(tuned_toml(best, about), encoding="utf-8")
+    write_whole(file, tuned_toml(best, about).encode())
     typer.echo(f"{file}: use it with: freeprompt bench run {plan} --include {file}")
 
 
