@@ -4,7 +4,9 @@ import pytest
 import torch
 from tests.reference import Reference
 
+from freeprompt.core import Text
 from freeprompt.inversion import DDIMInversion, NullTextInversion, reconstruct
+from freeprompt.inversion.null_text import _slope
 from freeprompt.models import adapt
 from freeprompt.models.tiny import tiny_sd
 
@@ -146,3 +148,24 @@ def test_an_interrupt_while_optimising_leaves_gradients_as_they_were(model):
     assert torch.is_grad_enabled()
     with torch.no_grad():
         assert not torch.is_grad_enabled()
+
+
+def test_half_precision_keeps_the_gradients():
+    """At 512 pixels a mean over the latent has gradients below the smallest number of float16."""
+    generator = torch.Generator().manual_seed(0)
+    slopes = torch.randn(8, 4 * 64 * 64, generator=generator) / 10
+
+    class Step:
+        """A step whose end depends on the embedding linearly, in the embedding's precision."""
+
+        def end(self, null):
+            return (null.states.flatten() @ slopes.to(null.states)).view(1, 4, 64, 64)
+
+    states = torch.zeros(1, 1, 8)
+    pivot = torch.randn(1, 4, 64, 64, generator=generator) / 5000
+    found = []
+    for dtype in (torch.float32, torch.float16):
+        leaf = states.clone().requires_grad_()
+        null = Text(states.to(dtype))
+        found.append(_slope(Step(), null, leaf, pivot.to(dtype))[1])
+    assert torch.nn.functional.cosine_similarity(*(x.flatten() for x in found), dim=0) > 0.99

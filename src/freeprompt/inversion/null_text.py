@@ -1,5 +1,6 @@
 """Null-text inversion: an unconditional embedding a step, so that guidance leads back."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -86,15 +87,26 @@ class NullTextInversion(DDIMInversion):
         rate = self.rate * (1 - step.index / (2 * step.schedule.steps))
         adam = torch.optim.Adam([states], lr=rate)
         for _ in range(self.inner_steps):
-            with torch.enable_grad():
-                end = step.end(replace(null, states=states.to(null.states)))
-                loss = F.mse_loss(end.float(), pivot.float())
-                # to the embedding alone: backward() would also fill the weights' gradients
-                (states.grad,) = torch.autograd.grad(loss, states)
+            loss, states.grad = _slope(step, null, states, pivot)
             adam.step()
-            if float(loss) < self.enough + step.index * 2e-5:
+            if loss < self.enough + step.index * 2e-5:
                 break
         return replace(null, states=states.detach().to(null.states))
+
+
+@torch.enable_grad()
+def _slope(step: "_GuidedStep", null: Text, states: Tensor, pivot: Tensor) -> tuple[float, Tensor]:
+    """Return the mean squared error of a guided step's end, and its gradient to the embedding.
+
+    A mean over a whole latent has gradients that float16 rounds to zero, so their sum is taken to
+    the embedding; the factor is a power of two, which changes no bit in wider numbers.
+    """
+    scale = 2.0 ** round(math.log2(pivot.numel()))
+    end = step.end(replace(null, states=states.to(null.states)))
+    loss = F.mse_loss(end.float(), pivot.float())
+    # to the embedding alone: backward() would also fill the weights' gradients
+    (gradient,) = torch.autograd.grad(loss * scale, states)
+    return loss.item(), gradient / scale
 
 
 class _GuidedStep:
