@@ -118,6 +118,8 @@ def test_an_edit_is_watched(freeprompt) -> None:
         (("--save", "m.pt"), 2, ".safetensors or .npz"),
         (("--half", "both"), 2, "half must be cond or uncond"),
         (("--set", "share=0.5"), 2, "would have no effect"),
+        (("--method", "p2p"), 2, "acts with --target"),
+        (("--target", "a cat", "--inversion", "ddim"), 2, "acts with --image"),
         (("--set", "shar=0.5"), 2, "did you mean 'share'"),
         (("--target", "a cat", "--method", "sdedit"), 2, "runs a loop of its own"),
         (("--image", "none.png"), 2, "none.png"),
@@ -180,6 +182,7 @@ def test_map_vs_values(freeprompt, here) -> None:
         (("--half", "x"), "--half must be"),
         (("--share", 2), "from 0 to 1"),
         (("--sites", "self"), "Cannot read"),
+        (("--sites", "cross:all"), "are self-attention here"),
         (("-o", "r.jpg"), "written as .png"),
     ):
         end = freeprompt(*words, *wrong)

@@ -50,7 +50,9 @@ def attention(
         list[str] | None, typer.Option(help="Watch the edit towards this prompt; repeatable.")
     ] = None,
     model: Annotated[str, typer.Option(help="Catalogue name, folder or Hub id.")] = "emoji-sd",
-    method: Annotated[str, typer.Option(help="Of the edit that is watched.")] = "fpe",
+    method: Annotated[
+        str | None, typer.Option(help="Of the edit that is watched.  [default: fpe]")
+    ] = None,
     inversion: Annotated[
         str | None,
         typer.Option(help="How a real image becomes noise.  [default: the method's own]"),
@@ -105,7 +107,7 @@ def attention(
             sites=wanted.sites,
             image=image,
             target=target or None,
-            method=method,
+            method=_method(method),
             inversion=inversion,
             half=half,
             by_step=wanted.by_step,
@@ -273,7 +275,7 @@ def _check(
     image: str | None,
     target: list[str] | None,
     settings: list[str] | None,
-    method: str,
+    method: str | None,
     inversion: str | None,
 ) -> None:
     """Refuse wrong prompts, names, parameters and images before a model is loaded."""
@@ -287,7 +289,15 @@ def _check(
         open_image(image)
     if target:
         checked_prompts(target)
-    resolve(method, inversion, parse_settings(settings or []))
+    resolve(_method(method), inversion, parse_settings(settings or []))
+    if method is not None and not target and image is None:
+        raise ConfigError(f"--method {method} would have no effect: it acts with --target.")
+    if inversion is not None and image is None:
+        raise ConfigError(f"--inversion {inversion} would have no effect: it acts with --image.")
+
+
+def _method(given: str | None) -> str:
+    return "fpe" if given is None else given
 
 
 def _size(editor: "Editor", image: str | None, width: int | None, height: int | None) -> Size:

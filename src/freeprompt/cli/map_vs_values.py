@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from freeprompt.cli import show
+from freeprompt.cli.outputs import check_file
 
 if TYPE_CHECKING:
     from freeprompt.analysis.map_vs_values import Results
@@ -39,12 +40,14 @@ def map_vs_values(
     from freeprompt.api.checks import checked_guidance
     from freeprompt.cli.counting import counter
     from freeprompt.cli.loading import load
+    from freeprompt.core import Sites
     from freeprompt.core.rows import HALVES
     from freeprompt.errors import ConfigError
     from freeprompt.models.fingerprint import fingerprint
 
     need_matplotlib()
     check_name(out, ".png")
+    check_file("-o", out)
     if half not in HALVES:
         raise ConfigError(f"--half must be one of {', '.join(HALVES)}; got {half!r}.")
     setting = study.Setting(
@@ -57,6 +60,8 @@ def map_vs_values(
     )
     setting.controls()
     editor = load(model, device=device)
+    if any(site.kind != "self" for site in Sites(sites).select(editor.model.sites, model)):
+        raise ConfigError(f"--sites are self-attention here, such as self:all; got {sites!r}.")
     side = editor.model.native_size
     with counter("pairs", not as_json) as callback:
         results, kept = study.run(
