@@ -264,6 +264,11 @@ class TestAddress:
         check_address("0.0.0.0", ("me", "secret"))
         check_address("127.0.0.1", None)
 
+    @pytest.mark.parametrize("host", ["203.0.113.7", "", "a..b"])
+    def test_an_address_of_another_machine(self, host):
+        with pytest.raises(ConfigError, match="no address of this machine"):
+            check_address(host, ("me", "secret"))
+
     @pytest.mark.parametrize("auth", ["me", "me:", ":secret", ""])
     def test_half_a_password(self, auth):
         with pytest.raises(ConfigError, match="name:password"):

@@ -1,6 +1,7 @@
 """The page, and serving it."""
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ def build(service: Service) -> Any:
 
 
 def check_address(host: str, auth: tuple[str, str] | None) -> None:
-    """Check that a page for others has a password.
+    """Check that a page for others has a password, and that this machine has the address.
 
     Raises:
-        ConfigError: if the address is not this machine's own and there is none.
+        ConfigError: if there is no password, or no such address here.
     """
     if host not in LOOPBACK and auth is None:
         raise ConfigError(
@@ -81,6 +82,15 @@ def check_address(host: str, auth: tuple[str, str] | None) -> None:
             "this machine's memory. Give a password with --auth name:password, or stay at "
             "127.0.0.1."
         )
+    try:  # gradio would try a hundred ports, and take the name for a port that is taken
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"--host {host!r} is no address of this machine ({error}). Give one that it has, "
+            "0.0.0.0 for all of them, or stay at 127.0.0.1."
+        ) from error
 
 
 def launch(
