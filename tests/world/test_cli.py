@@ -43,6 +43,10 @@ def test_sheet(tmp_path: Path) -> None:
 def test_errors_are_freeprompts_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="either a caption or a number"):
         run("render", "-o", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"written as \.png; got '.*sheet\.jpg'"):
+        run("sheet", "-o", str(tmp_path / "sheet.jpg"))
+    with pytest.raises(ConfigError, match="--count must be at least 1; got 0"):
+        run("sheet", "--count", "0", "-o", str(tmp_path / "sheet.png"))
     with pytest.raises(ConfigError, match="Unknown subject"):
         run("render", "a unicorn", "-o", str(tmp_path))
     (tmp_path / "file").write_text("")

@@ -53,8 +53,13 @@ def sheet(
     seed: _Seed = 0,
 ) -> None:
     """Write a contact sheet of random scenes with their captions."""
+    from freeprompt.errors import ConfigError
     from freeprompt.world import contact_sheet
 
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"The sheet is written as .png; got {str(out)!r}.")
+    if count < 1:
+        raise ConfigError(f"--count must be at least 1; got {count}.")
     _write_picture(contact_sheet(_scenes(None, count, seed), size=size), out)
     typer.echo(f"{count} scenes in {out}")
 
