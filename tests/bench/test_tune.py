@@ -46,6 +46,8 @@ def test_trials_are_run_on_the_other_split(plan) -> None:
         tuning_plan(replace(plan, data=replace(plan.data, name="car-fake")), 3)
     with pytest.raises(ConfigError, match="at least 1; got 0"):
         candidates("fpe", 0)
+    with pytest.raises(ConfigError, match="seed must be at least 0; got -1"):
+        candidates("fpe", 2, seed=-1)
     with pytest.raises(UnknownMethod):
         candidates("fpee", 2)
 

@@ -47,6 +47,8 @@ def candidates(method: str, trials: int, seed: int = 0) -> list[Settings]:
     """
     if trials < 1:
         raise ConfigError(f"The number of trials must be at least 1; got {trials}.")
+    if seed < 0:
+        raise ConfigError(f"The seed must be at least 0; got {seed}.")
     rng = np.random.default_rng([seed, *method.encode()])
     ranges = _ranges(method)
     drawn: list[Settings] = [{}]
