@@ -312,3 +312,9 @@ def test_sites_that_cannot_say_where_words_look(editor, method, sites, more):
     for given, match in wrong.items():
         with pytest.raises(ConfigError, match=match):
             editor.edit(TARGET, source=SOURCE, method=method, steps=2, **more, **{sites: given})
+
+
+def test_attention_on_an_inversion_of_another_model(editor):
+    other = fp.Editor(small_sd(), name="other").invert(photo(), steps=2)
+    with pytest.raises(ConfigError, match=r"another model \('other'\)"):
+        editor.attention(SOURCE, image=other, steps=2)

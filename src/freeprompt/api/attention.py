@@ -13,7 +13,14 @@ from torch import Tensor
 from freeprompt.analysis.look import Eye, Look
 from freeprompt.analysis.maps import AttentionMaps
 from freeprompt.analysis.reduce import Observed
-from freeprompt.api.checks import check_source, checked_guidance, checked_prompts, resolve, whole
+from freeprompt.api.checks import (
+    check_own,
+    check_source,
+    checked_guidance,
+    checked_prompts,
+    resolve,
+    whole,
+)
 from freeprompt.api.defaults import filled_in
 from freeprompt.api.sizes import generated_size
 from freeprompt.api.source import InvertedImage, checked_seed, start_noise
@@ -208,6 +215,7 @@ class _Run:
                 callback=self.callback,
                 **parameters,
             )
+        check_own(image, self.model)
         if not image.inverted or image.trajectory.steps != self.steps:
             raise ConfigError(
                 f"The given inversion has {image.trajectory.steps} steps, and {self.steps} were "

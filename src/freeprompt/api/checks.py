@@ -191,6 +191,19 @@ def check_keep(method: Method, keep: Any) -> None:
         raise ConfigError(f"keep must name a folder, which is made if missing; got {keep!r}.")
 
 
+def check_own(image: InvertedImage, model: UNetModel) -> None:
+    """Check that an image was inverted with a model.
+
+    Raises:
+        ConfigError: if it was another one.
+    """
+    if image.model.pipe.unet is not model.pipe.unet or image.model.pipe.vae is not model.pipe.vae:
+        raise ConfigError(
+            f"This image was inverted with another model ({image.model.name!r}); its noise means "
+            "nothing to this one. Invert it again."
+        )
+
+
 def check_reuse(
     image: InvertedImage,
     model: UNetModel,
@@ -224,11 +237,7 @@ def check_reuse(
             "This image was inverted with other control images (or weights, or windows) than the "
             "edit has, so its noise would lead elsewhere. Use the same, or invert again."
         )
-    if image.model.pipe.unet is not model.pipe.unet or image.model.pipe.vae is not model.pipe.vae:
-        raise ConfigError(
-            f"This image was inverted with another model ({image.model.name!r}); its noise means "
-            "nothing to this one. Invert it again."
-        )
+    check_own(image, model)
     if method.inverts and not image.inverted:
         raise ConfigError(
             "This image was prepared for a method that does without inversion, and this one needs "
