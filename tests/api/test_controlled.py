@@ -346,6 +346,27 @@ def test_a_failure_inside_the_network(pipe) -> None:
     assert controlled(pipe).isfinite().all()
 
 
+def test_a_call_after_one_that_failed_inside_the_network(pipe) -> None:
+    """The step that failed is over; it does not miss its sites in the next call."""
+    method = FPE(start=0.4, share=0.8)
+    wanted = controlled(pipe, method)
+
+    def fail(module, args, out):
+        passed.append(module)
+        if len(passed) == 3:
+            raise ValueError("inside")
+
+    passed = []
+    with fp.controlled(pipe, method):
+        with (
+            pipe.unet.mid_block.register_forward_hook(fail),
+            pytest.raises(ValueError, match="inside"),
+        ):
+            stock(pipe)
+        again = stock(pipe)
+    assert torch.equal(again, wanted)
+
+
 def test_after_an_error_in_the_block_the_error_is_what_arrives(pipe) -> None:
     with pytest.raises(StopError), fp.controlled(pipe, FPE()):
         raise StopError

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -76,6 +76,10 @@ def controlled(pipe: Any, method: Method, prompts: Sequence[str] = ()) -> Iterat
         guest.finish()
 
 
+class _StepError(Exception):
+    """Ends a step that never came to its end."""
+
+
 class _Guest:
     """Attaches at the first call of the denoiser, when batch and schedule are known.
 
@@ -98,11 +102,18 @@ class _Guest:
             self.finish()
             self.shape = steps, len(sample)
             self.run = self._attach(sample, text, len(steps))
+        self._forget()
         step = steps.index(float(torch.as_tensor(timestep).flatten()[0]))
         self.step.enter_context(self.run.at(step, (sample.shape[-2], sample.shape[-1])))
 
     def after(self, unet: Any, args: Any, out: Any) -> None:
         self.step.close()
+
+    def _forget(self) -> None:
+        """Leave a step in which the network failed, if whoever caught that calls it again."""
+        left = self.step.pop_all()
+        with suppress(_StepError):
+            left.__exit__(_StepError, _StepError(), None)
 
     def finish(self) -> None:
         """Detach after the last call under one schedule, and say if nothing was edited."""
