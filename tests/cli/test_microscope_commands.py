@@ -91,6 +91,20 @@ def test_ablate(freeprompt, here, study, more, series):
     assert "about 0 sample-forwards" in again.out
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("layers", "--kind", "slef"), "did you mean 'self'"),
+        (("layers", "--words", "edited"), "--words edited would have no effect"),
+        (("layers", "--steps", 0), "--steps"),
+        (("cross", "--sites", "self:all"), "--sites are cross-attention here"),
+    ],
+)
+def test_ablate_refuses_what_would_be_ignored(freeprompt, words, message):
+    ended = freeprompt("ablate", words[0], *SMALL, *words[1:], "-o", "a")
+    assert ended.code == 2 and message in ended.err and ended.out == ""
+
+
 def test_search(freeprompt, here):
     ended = freeprompt("search", "layers", *SMALL, "--first", 1, "-o", "s")
     assert ended.code == 0, ended.err

@@ -82,6 +82,12 @@ def layers(
 ) -> None:
     """Single layers, layers added from either end, below the top, random sets."""
     from freeprompt.analysis.studies import layer_study
+    from freeprompt.errors import ConfigError, unknown
+
+    if kind not in ("self", "cross"):
+        raise unknown(ConfigError, "kind of attention", kind, ("self", "cross"))
+    if kind == "self" and words != "all":
+        raise ConfigError(f"--words {words} would have no effect: it acts with --kind cross.")
 
     def study(sites: "tuple[Site, ...]") -> "Study":
         return layer_study(sites, kind=kind, share=share, words=words, every=every)
@@ -126,9 +132,17 @@ def cross(
 ) -> None:
     """Cross maps of the edited word, of the others, of the end token and padding."""
     from freeprompt.analysis.studies import cross_study
+    from freeprompt.core import Sites
+    from freeprompt.errors import ConfigError
 
-    kinds = tuple(words.split(","))
-    _run(lambda known: cross_study(sites, kinds), _setting(locals()))
+    def study(known: "tuple[Site, ...]") -> "Study":
+        if any(site.kind != "cross" for site in Sites(sites).select(known, model)):
+            raise ConfigError(
+                f"--sites are cross-attention here, such as cross:all; got {sites!r}."
+            )
+        return cross_study(sites, tuple(words.split(",")))
+
+    _run(study, _setting(locals()))
 
 
 def _setting(given: dict[str, Any]) -> Setting:
