@@ -63,6 +63,7 @@ WRONG = [
     pytest.param(("methods", "fpee"), "did you mean 'fpe'", id="methods"),
     pytest.param(("sites", "tinysd"), "did you mean 'tiny-sd'", id="sites of nothing"),
     pytest.param(("sites", "small", "--select", "x"), "Cannot read", id="select"),
+    pytest.param(("sites", "small", "--config", "sd1"), "config goes with", id="sites, config"),
     pytest.param(("sites", "small", "--kind", "x"), "one of self, cross", id="kind"),
     pytest.param(("demo", "--model", "tinysd"), "did you mean", id="demo"),
 ]

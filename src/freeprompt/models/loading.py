@@ -126,14 +126,18 @@ def load_sites(
 
     Raises:
         UnknownModel: if it is no catalogue name, folder, file or Hub id.
+        ConfigError: if a config is given that would not be read.
         ModelError: if its config cannot be read or fetched.
     """
     from diffusers import UNet2DConditionModel
 
     source = find(str(model))
+    single = isinstance(source, Path) and source.is_file()
+    if config is not None and not single:
+        raise _own_config(model)
     if callable(source):
         unet = source().unet
-    elif isinstance(source, Path) and source.is_file():
+    elif isinstance(source, Path) and single:
         layout = layout_of(open_weights(source, allow_pickle=allow_pickle))
         unet = empty_part(config_folder(layout.config if config is None else config), "unet")
     else:
@@ -147,6 +151,13 @@ def load_sites(
         except Exception as error:
             raise _unreadable(source, error) from error
     return unet_sites(unet), latent_side(unet.config)
+
+
+def _own_config(model: str | Path) -> ConfigError:
+    return ConfigError(
+        f"config goes with a single file, which holds none; {str(model)!r} brings its own. "
+        "Leave it out."
+    )
 
 
 def find(model: str) -> Source:
@@ -199,10 +210,7 @@ def _opened(model: str | Path, how: Reading, dtype: torch.dtype) -> Any:
     source = find(str(model))
     single = isinstance(source, Path) and source.is_file()
     if how.config is not None and not single:
-        raise ConfigError(
-            f"config goes with a single file, which holds none; {str(model)!r} brings its own. "
-            "Leave it out."
-        )
+        raise _own_config(model)
     if how.variant is not None and (single or callable(source)):
         raise ConfigError(
             f"variant {how.variant!r} chooses among the weight files of a folder or a Hub id; "
