@@ -42,6 +42,15 @@ def test_every_training_is_asked_the_same(name: str) -> None:
     assert options[0] == "run" and options[-len(asked) :] == asked
 
 
+@pytest.mark.parametrize("minutes", ["nan", "0", "-1"])
+def test_minutes_that_end_nothing(tmp_path: Path, minutes: str) -> None:
+    words = ["vae", "--run", str(tmp_path / "run"), "--preset", "tiny", "--steps", "1"]
+    done = runner.invoke(app, [*words, "--minutes", minutes])
+    assert isinstance(done.exception, ConfigError), done.output
+    assert f"--minutes is {minutes}, but must be above 0" in str(done.exception)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_number_that_makes_no_sense(tmp_path: Path) -> None:
     arguments = ["--run", str(tmp_path), "--preset", "tiny", "--batch", "0"]
     with pytest.raises(ConfigError, match="--batch is 0, but must be above 0"):

@@ -54,9 +54,16 @@ class Asked:
         return sizes, config, prepare(self.device, config.threads)
 
     def start(self, folder: Path) -> "Run":
-        """Describe a run that ends, with a checkpoint, at the first Ctrl-C or SIGTERM."""
+        """Describe a run that ends, with a checkpoint, at the first Ctrl-C or SIGTERM.
+
+        Raises:
+            ConfigError: if its minutes are none.
+        """
+        from freeprompt.errors import ConfigError
         from freeprompt.train.loop import Run
 
+        if self.minutes is not None and not self.minutes > 0:  # nan would never end it
+            raise ConfigError(f"--minutes is {self.minutes:g}, but must be above 0.")
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
