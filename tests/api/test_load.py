@@ -31,3 +31,19 @@ def test_a_folder_is_the_model_that_was_saved(editor, folder) -> None:
     assert same(a.images[0], b.images[0])
     assert a.provenance.model_fingerprint == b.provenance.model_fingerprint
     assert loaded.pipe.unet.training is False
+
+
+def test_weights_that_do_not_arrive_are_told(folder, monkeypatch) -> None:
+    """A transformers that does not know a file's names goes on with random weights."""
+    import diffusers
+
+    read = diffusers.DiffusionPipeline.from_pretrained
+
+    def made_up(place, **more):
+        pipe = read(place, **more)
+        pipe.text_encoder = type(pipe.text_encoder)(pipe.text_encoder.config)
+        return pipe
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", made_up)
+    with pytest.raises(fp.errors.ModelError, match="does not take the weights of text_encoder"):
+        fp.load(folder, device="cpu")

@@ -24,7 +24,9 @@ def fingerprint(pipe: Any) -> str:
         module = getattr(pipe, part, None)
         if module is None:
             continue
-        for name, value in sorted(weights(module), key=lambda pair: pair[0]):
+        # versions of transformers differ in whether names of its modules begin so
+        named = ((name.removeprefix("text_model."), value) for name, value in weights(module))
+        for name, value in sorted(named, key=lambda pair: pair[0]):
             digest.update(f"{part}.{name}{tuple(value.shape)}".encode())
             flat = value.detach().flatten()
             stride = max(1, -(-len(flat) // SAMPLES))  # rounded up: the sample reaches the end

@@ -5,6 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+from safetensors import safe_open
+
 from freeprompt.errors import ModelError
 from freeprompt.models.single import PARTS, empty_part
 from freeprompt.models.stored import PICKLED, Shape, open_weights
@@ -48,6 +52,43 @@ def check_folder(folder: Path, variant: str | None, allow_pickle: bool) -> None:
     for part in ("tokenizer", "tokenizer_2"):
         if index.get(part, [None])[0] is not None:
             _check_words(folder / part, part)
+
+
+def check_filled(pipe: Any, folder: Path, variant: str | None) -> None:
+    """Check that text encoders were filled from their files.
+
+    Their weights have two sets of names, and a transformers that knows one of them alone makes up
+    what it does not find.
+
+    Args:
+        pipe: What was loaded.
+        folder: From where.
+        variant: Kind of weight files that was wanted.
+
+    Raises:
+        ModelError: naming the part that has other words than its file.
+    """
+    for part in ("text_encoder", "text_encoder_2"):
+        encoder = getattr(pipe, part, None)
+        files = [] if encoder is None else weight_files(folder / part, part, variant)[0]
+        for path in files:
+            if path.suffix == ".safetensors" and not _has_words(encoder, path):
+                raise ModelError(
+                    f"transformers {transformers.__version__} does not take the weights of {part}, "
+                    f"whose names in {path.name} are not those it looks for, and would go on with "
+                    "random ones. Upgrade transformers"
+                )
+
+
+def _has_words(encoder: Any, path: Path) -> bool:
+    """Tell whether the first words of an encoder are those in a file, if any are there."""
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118  it is no dict
+            if name.endswith("token_embedding.weight"):
+                stored = file.get_slice(name)[:8]
+                words = encoder.get_input_embeddings().weight[:8].detach()
+                return torch.equal(stored.to(words.dtype), words.cpu())
+    return True
 
 
 def weight_files(folder: Path, part: str, variant: str | None) -> tuple[list[Path], bool]:

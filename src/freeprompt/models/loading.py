@@ -18,7 +18,7 @@ from freeprompt.models.adapters import add_adapters
 from freeprompt.models.brought import bring, folder_sha256
 from freeprompt.models.catalog import CATALOG
 from freeprompt.models.devices import resolve_device, resolve_dtype
-from freeprompt.models.folder import check_folder
+from freeprompt.models.folder import check_filled, check_folder
 from freeprompt.models.kinds import layout_of
 from freeprompt.models.memory import Memory, place, ran_out
 from freeprompt.models.single import config_folder, empty_part, single_pipeline
@@ -235,9 +235,11 @@ def _from_folder(source: str | Path, how: Reading, variant: str | None, dtype: t
         with _quiet():
             folder = source if isinstance(source, Path) else _fetched(source, how, variant)
             check_folder(folder, variant, how.allow_pickle)
-            return DiffusionPipeline.from_pretrained(
+            pipe = DiffusionPipeline.from_pretrained(
                 folder, dtype=dtype, use_safetensors=safe, variant=variant, local_files_only=True
             )
+            check_filled(pipe, folder, variant)
+            return pipe
     except Exception as error:
         raise _unreadable(source, error) from error
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -168,15 +169,40 @@ def _tidy(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def _name_as_ever(weights: Path) -> None:
+    """Give a text encoder's weights the names that they have in checkpoints of Stable Diffusion.
+
+    transformers 5.23 drops `text_model.` when it saves, and reads both. 5.0 and 4 find nothing
+    under the short names and go on with random weights.
+    """
+    tensors = {
+        f"text_model.{name.removeprefix('text_model.')}": value
+        for name, value in load_file(weights).items()
+    }
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def _spell_as_ever(folder: Path) -> None:
+    """Write a tokenizer's words as transformers 4 reads them, too: vocab.json and merges.txt."""
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]) + "\n", encoding="utf-8")
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(merges) + "\n", encoding="utf-8")
+
+
 def save_pipeline(
     pipeline: StableDiffusionPipeline, folder: Path, dtype: torch.dtype = torch.float16
 ) -> int:
-    """Save a pipeline as `from_pretrained` wants it; the pipeline takes on `dtype`.
+    """Save a pipeline as `from_pretrained` wants it, today's and older ones'.
+
+    The pipeline takes on `dtype`.
 
     Returns:
         Size of the folder in bytes.
     """
     pipeline.to(dtype=dtype).save_pretrained(folder, safe_serialization=True)
+    _name_as_ever(folder / "text_encoder" / "model.safetensors")
+    _spell_as_ever(folder / "tokenizer")
     for config in folder.glob("*/config.json"):
         _tidy(config)
     files = [path for path in folder.rglob("*") if path.is_file()]
