@@ -113,7 +113,7 @@ class TestAsInDiffusers:
             control_guidance_end=float(window[1]),
         )
         ours = drawn(hinted(pipe, net, weight=weight, window=window))
-        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert torch.allclose(ours, theirs, atol=1e-4)
         assert not torch.allclose(ours, drawn(adapt(pipe, "x")), atol=1e-2)
 
     def test_two_controlnets(self, pipe):
@@ -147,7 +147,7 @@ class TestAsInDiffusers:
             StableDiffusionAdapterPipeline, pipe, adapter=net, adapter_conditioning_scale=0.8
         )
         ours = drawn(hinted(pipe, net, weight=0.8))
-        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert torch.allclose(ours, theirs, atol=1e-4)
         assert not torch.allclose(ours, drawn(adapt(pipe, "x")), atol=1e-2)
 
     def test_adapter_that_reads_grey(self, pipe):
@@ -176,7 +176,7 @@ class TestAsInDiffusers:
         net = tiny_controlnet(xl)
         theirs = stock(StableDiffusionXLControlNetPipeline, xl, 16, controlnet=net)
         ours = drawn(hinted(xl, net, image=drawing((128, 128))), 16)
-        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert torch.allclose(ours, theirs, atol=1e-4)
         assert not torch.allclose(ours, drawn(adapt(xl, "x"), 16), atol=1e-2)
 
     def test_adapter_of_sdxl(self, xl):

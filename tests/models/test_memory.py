@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from tests.models.peaks import peak_bytes
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.torch_version import TorchVersion
 
 from freeprompt.core import PAIR, Share, Sites, Window
 from freeprompt.errors import ConfigError
@@ -148,6 +149,11 @@ class TestPlace:
     def test_compile_and_offload_exclude_each_other(self):
         with pytest.raises(ConfigError, match="exclude each other"):
             Memory(compile=True, offload="model")
+
+    def test_a_torch_that_cannot_compile_an_edit(self, monkeypatch):
+        monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
+        with pytest.raises(ConfigError, match=r"needs torch 2.13 or newer; this is 2.6.0\+cu124"):
+            Memory(compile=True)
 
     def test_channels_last_and_tiles(self):
         pipe = tiny_sd(sample_size=8)

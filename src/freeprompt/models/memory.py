@@ -12,6 +12,8 @@ from freeprompt.core.params import Parameters, param
 from freeprompt.errors import ConfigError
 from freeprompt.models.offload import ACCELERATORS, offload
 
+COMPILES = (2, 13)  # the first torch that traces an edit, of those tried: 2.6 cannot
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory(Parameters):
@@ -58,6 +60,11 @@ class Memory(Parameters):
             raise ConfigError(
                 f"compile and offload={self.offload!r} exclude each other: compiled code cannot "
                 "follow weights that come and go. Choose one."
+            )
+        if self.compile and torch.__version__ < COMPILES:
+            raise ConfigError(
+                f"compile needs torch {'.'.join(map(str, COMPILES))} or newer; this is "
+                f"{torch.__version__}, which may not be able to trace an edit. Leave it out."
             )
 
     @property
