@@ -12,7 +12,8 @@ CODE   := $(wildcard src tests tools benchmarks examples)
 LEADERBOARD := out/leaderboard
 LOWEST := .venv-lowest
 LOWEST_TESTS := tests/core tests/models tests/methods/test_conformance.py tests/test_pipeline.py \
-  tests/api/test_edit_generated.py tests/api/test_controlled.py tests/cli/test_commands.py
+  tests/api/test_edit_generated.py tests/api/test_controlled.py tests/api/test_load.py \
+  tests/cli/test_commands.py tests/train/test_shipped.py
 .PHONY: help venv demo browser test slow check lint format types paths bench realsizes leaderboard pictures clean
 
 help: ## List the targets
