@@ -94,10 +94,11 @@ def test_the_share():
             x: {"success": about(v), "iou": about(0.5 + 0.1 * i), "Δ iou": about(0.1 * i)}
             for i, (x, v) in enumerate(zip(("0", "0.4", "1"), success, strict=True))
         }
-        return Tables([Table(title="share of the steps", rows=rows)])
+        titles = ("share of the steps", "share of the steps, every layer")
+        return Tables([Table(title=title, rows=rows) for title in titles])
 
-    assert held(rule_r6(sweep(0.9, 0.85, 0.5))) == [True] * 3
-    assert held(rule_r6(sweep(0.9, 0.7, 0.68))) == [True, False, False]
+    assert held(rule_r6(sweep(0.9, 0.85, 0.5))) == [True] * 6
+    assert held(rule_r6(sweep(0.9, 0.7, 0.68))) == [True, False, False] * 2
 
 
 def test_words_that_stay():
