@@ -12,7 +12,7 @@ from freeprompt.core.params import Parameters, param
 from freeprompt.errors import ConfigError
 from freeprompt.models.offload import ACCELERATORS, offload
 
-COMPILES = (2, 13)  # the first torch that traces an edit, of those tried: 2.6 cannot
+COMPILES = "2.13"  # the first torch that traces an edit, of those tried: 2.6 cannot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Memory(Parameters):
             )
         if self.compile and torch.__version__ < COMPILES:
             raise ConfigError(
-                f"compile needs torch {'.'.join(map(str, COMPILES))} or newer; this is "
+                f"compile needs torch {COMPILES} or newer; this is "
                 f"{torch.__version__}, which may not be able to trace an edit. Leave it out."
             )
 
