@@ -79,8 +79,9 @@ pictures: $(VENV)/.dev ## Draw the pictures of docs/methods again
 support: $(VENV)/.dev ## Try every method on every family and write docs/support.md
 	FREEPROMPT_WRITE_SUPPORT=1 $(PYTEST) -n 0 -m slow tests/models/test_support.py $(ARGS)
 
+# One thread: emoji-sd's operations are too small for two, which beside a busy neighbour wait for each other.
 claims: $(VENV)/.dev ## Measure the paper's claims again and write docs/claims.md; QUICK=1 is small
-	$(BIN)/freeprompt claims $(if $(QUICK),--quick) $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/freeprompt claims $(if $(QUICK),--quick) $(ARGS)
 
 # TUNE and RUN take options of the commands, such as RUN="--limit 20 --processes 16 --device cuda".
 leaderboard: $(VENV)/.core ## Tune and score every method, and write docs/leaderboard.md (hours)

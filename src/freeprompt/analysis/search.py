@@ -306,11 +306,18 @@ def draw(front: Front, scorer: Scorer, path: Path) -> None:
     """
     from freeprompt.analysis.figures import scatter
 
-    points = []
+    most, points = max(f.pairs for f in front.found), []
     for f in front.found:
         paper = f.cell.key == PAPER.key
-        group = "the paper's choice" if paper else ("front" if f.on_front else "others")
         name = f.cell.label if f.on_front or paper else ""
-        points.append((name, f.preservation, f.success, group))
+        points.append((name, f.preservation, f.success, _group(f, paper, most)))
     best = [(f.preservation, f.success) for f in front.found if f.on_front]
     scatter(points, best, path, across=scorer.preservation, up=scorer.success)
+
+
+def _group(found: Found, paper: bool, most: int) -> str:
+    if paper:
+        return "the paper's choice"
+    if found.on_front:
+        return "front"
+    return "others" if found.pairs == most else f"dropped on fewer than {most} pairs"

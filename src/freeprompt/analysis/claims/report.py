@@ -189,7 +189,7 @@ def _figure(figure: Figure) -> str:
     if isinstance(figure, str):
         return figure
     if not isinstance(figure, Estimate):
-        return f"{figure:.3g}"
+        return f"{figure:.0f}" if figure == round(figure) else f"{figure:.3g}"
     if figure.count == 0:
         return "–"
     if math.isnan(figure.low):  # one seed alone
