@@ -2,11 +2,11 @@
 
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import safe_open
 
 from freeprompt.errors import ModelError
@@ -74,7 +74,7 @@ def check_filled(pipe: Any, folder: Path, variant: str | None) -> None:
         for path in files:
             if path.suffix == ".safetensors" and not _has_words(encoder, path):
                 raise ModelError(
-                    f"transformers {transformers.__version__} does not take the weights of {part}, "
+                    f"transformers {version('transformers')} does not take the weights of {part}, "
                     f"whose names in {path.name} are not those it looks for, and would go on with "
                     "random ones. Upgrade transformers"
                 )

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from freeprompt.errors import SaveError
+from freeprompt.train.files import replacing
 from freeprompt.world import Scene, captions, random_scene
 
 Split = Literal["train", "held-out", "any"]
@@ -133,11 +133,6 @@ def saved(array: np.ndarray, path: Path) -> np.ndarray:
     Raises:
         SaveError: if it cannot be written.
     """
-    draft = path.with_name("partial.npy")
-    try:
+    with replacing(path) as draft:
         np.save(draft, array)
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise SaveError(f"{str(path)!r} could not be written ({error.strerror}).") from error
     return array

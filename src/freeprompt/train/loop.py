@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from freeprompt.errors import ConfigError, ModelError, SaveError
 from freeprompt.train.config import TrainConfig
+from freeprompt.train.files import replacing
 from freeprompt.train.optim import build_optimiser, enter_thread
 
 CHECKPOINT = "checkpoint.pt"
@@ -140,16 +141,8 @@ def save_atomically(value: Any, path: Path) -> None:
     Raises:
         SaveError: if it cannot be written.
     """
-    partial = path.with_suffix(".partial")
-    try:
-        torch.save(value, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's own writer knows no other error
-        raise SaveError(
-            f"{str(path)!r} could not be written ({error}). Make room on its disk."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        torch.save(value, draft)
 
 
 class Trainer:
